@@ -1,0 +1,17 @@
+// kube-apiserver as its release has it: the program is wholly k8s.io/kubernetes' own.
+package main
+
+import (
+	"os"
+	_ "time/tzdata" // zones of CronJobs, also where the machine has no zone files
+
+	"k8s.io/component-base/cli"
+	_ "k8s.io/component-base/logs/json/register"          // --logging-format=json
+	_ "k8s.io/component-base/metrics/prometheus/clientgo" // the client's metrics
+	_ "k8s.io/component-base/metrics/prometheus/version"  // the version metric
+	"k8s.io/kubernetes/cmd/kube-apiserver/app"
+)
+
+func main() {
+	os.Exit(cli.Run(app.NewAPIServerCommand()))
+}

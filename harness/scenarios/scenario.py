@@ -1,0 +1,65 @@
+"""A scenario: a world to begin with, steps that change it, and what is asked after each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness.model.actions import Action
+from harness.model.flow import Cell, Endpoint, Verdict, Via
+from harness.model.policy import Protocol, Source
+from harness.model.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """Which cells are asked after a step.
+
+    ``ports``: what clients dial. ``vias``: how targets are addressed. ``families``: 4 and/or 6.
+    ``sources``/``targets``: None is all pods of the world (that can be client or server).
+    ``extra`` cells are asked besides.
+    """
+
+    ports: tuple[tuple[int, Protocol], ...] = ((80, Protocol.TCP),)
+    vias: tuple[Via, ...] = (Via.POD_IP,)
+    families: tuple[int, ...] = (4,)
+    sources: tuple[Endpoint, ...] | None = None
+    targets: tuple[Endpoint, ...] | None = None
+    extra: tuple[Cell, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """A verdict written by hand. It is held against the oracle before any lab is started."""
+
+    cell: Cell
+    verdict: Verdict
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Actions, then a look at all cells. ``why`` is the reason in the author's words."""
+
+    title: str
+    actions: tuple[Action, ...] = ()
+    why: str = ""
+    expect: tuple[Expectation, ...] = ()
+    probes: Probes | None = None  # None: the scenario's
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """``id`` is stable and unique. ``requires`` names lab features without which it is skipped.
+
+    ``features`` are the labels that become pytest marks (see :mod:`harness.scenarios.features`).
+    """
+
+    id: str
+    title: str
+    why: str
+    world: World
+    steps: tuple[Step, ...]
+    features: frozenset[str] = frozenset()
+    requires: frozenset[str] = frozenset()
+    probes: Probes = field(default_factory=Probes)
+    source: Source | None = None

@@ -77,7 +77,7 @@ class ClusterNetworkPolicy:
     subject: Subject
     ingress: tuple[ClusterRule, ...] = ()
     egress: tuple[ClusterRule, ...] = ()
-    labels: Labels = field(default=NO_LABELS, hash=False)
+    labels: Labels = field(default_factory=lambda: NO_LABELS, hash=False)
     source: Source | None = field(default=None, compare=False)
 
     def __str__(self) -> str:

@@ -117,7 +117,7 @@ class NetworkPolicy:
     policy_types: tuple[Direction, ...] = ()
     ingress: tuple[Rule, ...] = ()
     egress: tuple[Rule, ...] = ()
-    labels: Labels = field(default=NO_LABELS, hash=False)
+    labels: Labels = field(default_factory=lambda: NO_LABELS, hash=False)
     source: Source | None = field(default=None, compare=False)
 
     @property

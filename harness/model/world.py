@@ -42,8 +42,8 @@ class Namespace:
     """``labels`` always holds ``kubernetes.io/metadata.name``, as the API server sees to it."""
 
     name: str
-    labels: Labels = field(default=NO_LABELS, hash=False)
-    annotations: Labels = field(default=NO_LABELS, hash=False)
+    labels: Labels = field(default_factory=lambda: NO_LABELS, hash=False)
+    annotations: Labels = field(default_factory=lambda: NO_LABELS, hash=False)
     source: Source | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class Pod:
 
     namespace: str
     name: str
-    labels: Labels = field(default=NO_LABELS, hash=False)
+    labels: Labels = field(default_factory=lambda: NO_LABELS, hash=False)
     node: str | None = None
     ips: tuple[str, ...] = ()
     ports: tuple[ContainerPort, ...] = ()
@@ -111,7 +111,7 @@ class Service:
 
     namespace: str
     name: str
-    selector: Labels = field(default=NO_LABELS, hash=False)
+    selector: Labels = field(default_factory=lambda: NO_LABELS, hash=False)
     ports: tuple[ServicePort, ...] = ()
     cluster_ips: tuple[str, ...] = ()
     type: str = "ClusterIP"
@@ -134,7 +134,7 @@ class Node:
     name: str
     ips: tuple[str, ...] = ()
     pod_cidrs: tuple[str, ...] = ()
-    labels: Labels = field(default=NO_LABELS, hash=False)
+    labels: Labels = field(default_factory=lambda: NO_LABELS, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

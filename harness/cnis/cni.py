@@ -1,0 +1,151 @@
+"""What the harness knows of one CNI: plain values, read from ``harness/cnis/entries/NAME.toml``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class CniError(Exception):
+    """The catalogue cannot give what was asked of it; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """Where a CNI is known to depart from the specification: matching scenarios xfail strictly.
+
+    ``scenario`` is a shell pattern on scenario ids, ``features`` must all be among the scenario's.
+    ``versions`` is a PEP 440 range (``>=2.5,<3``) of the CNI's version; empty: every version.
+    """
+
+    reason: str
+    link: str
+    scenario: str = "*"
+    features: frozenset[str] = frozenset()
+    versions: str = ""
+
+    def matches(self, scenario_id: str, features: frozenset[str], version: str) -> bool:
+        return (
+            fnmatchcase(scenario_id, self.scenario)
+            and self.features <= features
+            and self._covers(version)
+        )
+
+    def _covers(self, version: str) -> bool:
+        if not self.versions:
+            return True
+        try:
+            return SpecifierSet(self.versions).contains(Version(version), prereleases=True)
+        except InvalidVersion:  # a build of one's own: nothing says that it was mended
+            return True
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The policy engine as a program for the embedded lab's nodes.
+
+    ``argv`` may hold ``{python}``, ``{node}``, ``{dataplane}`` and, where ``source`` is ``api``,
+    ``{kubeconfig}``. ``source``: ``events`` (change events on stdin, see the module docstring of
+    :mod:`harness.labs.netns`) or ``api`` (a Kubernetes API, lab option ``--lab-api``).
+    """
+
+    argv: tuple[str, ...]
+    source: str = "events"
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self, **values: str) -> tuple[str, ...]:
+        """``argv`` with its placeholders filled in; KeyError for one that was not given."""
+        return tuple(word.format_map(values) for word in self.argv)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A file to apply, pinned: ``sha256`` is the digest of the file at ``version``."""
+
+    url: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """An environment variable of a container to set in the manifest before it is applied."""
+
+    workload: str  # KIND/NAME
+    container: str
+    name: str
+    value: str  # ``{pod_subnet}`` is filled in
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A workload that has to be rolled out before the CNI counts as ready."""
+
+    namespace: str
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceCommand:
+    """A command that shows the data plane. ``workload`` empty: on the node itself, else in the
+    named container (``namespace/KIND/name/container``) that runs on the node."""
+
+    title: str
+    argv: tuple[str, ...]
+    workload: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cni:
+    """One catalogue entry.
+
+    ``network``: ``routed``, ``overlay`` or ``bridged``: also the embedded lab's fabric for it.
+    ``labs``: where it can run, its default first. ``deny``: ``drop``, ``reject``, or empty where
+    nothing is enforced. ``lacks``: lab features that it has not, each with the reason.
+    ``profile`` pins rows that the specification leaves undefined: a departure is then judged.
+    ``settings``, ``manifests``, ``images``, ``ready`` and ``config`` (a file of ``clusters/``) are
+    for clusters; ``modules`` are kernel modules that it needs on the host.
+    """
+
+    name: str
+    title: str
+    network: str
+    labs: tuple[str, ...]
+    enforces: bool
+    version: str = ""
+    deny: str = ""
+    summary: str = ""
+    link: str = ""
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    profile: Mapping[str, str] = field(default_factory=dict)
+    deviations: tuple[Deviation, ...] = ()
+    engine: Engine | None = None
+    manifests: tuple[Manifest, ...] = ()
+    images: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
+    ready: tuple[Ready, ...] = ()
+    evidence: tuple[EvidenceCommand, ...] = ()
+    config: str = ""
+    modules: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lab(self) -> str:
+        """The lab that it runs on where none is named."""
+        return self.labs[0]
+
+    def deviation(self, scenario_id: str, features: frozenset[str]) -> Deviation | None:
+        """The known deviation that covers a scenario, if there is one."""
+        for deviation in self.deviations:
+            if deviation.matches(scenario_id, features, self.version):
+                return deviation
+        return None

@@ -1,0 +1,100 @@
+"""The catalogue of CNIs: every entry loads, and a bad one is told with file and key."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pytest
+
+from harness.cnis import catalogue
+from harness.cnis.cni import CniError, Deviation
+
+GOOD = 'title = "T"\nnetwork = "routed"\nlabs = ["kind"]\nenforces = true\ndeny = "drop"\n'
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_every_entry_loads(name: str) -> None:
+    cni = catalogue.get(name)
+    assert cni.title
+    assert cni.lab == cni.labs[0]
+    assert all(deviation.reason and deviation.link for deviation in cni.deviations)
+
+
+def test_every_file_is_an_entry() -> None:
+    found = {f.name.removesuffix(".toml") for f in (files("harness.cnis") / "entries").iterdir()}
+    assert found == {*catalogue.names(), "romana"}
+
+
+def test_the_mission_and_its_controls_are_there() -> None:
+    assert {"calico", "weave", "canal", "enforcer", "flannel", "none"} <= set(catalogue.names())
+    assert not catalogue.get("none").enforces
+    assert not catalogue.get("flannel").enforces
+
+
+def test_manifests_are_pinned_by_tag_and_digest() -> None:
+    for name in catalogue.names():
+        for manifest in catalogue.get(name).manifests:
+            assert f"/{manifest.version}/" in manifest.url
+            assert int(manifest.sha256, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("calcio", "did you mean calico"),
+        ("", "there are antrea, calico"),
+        ("../entries/calico", "no CNI named '../entries/calico'"),
+        ("romana", "dead since 2018"),
+    ],
+)
+def test_a_name_that_cannot_be_had_says_what_can(name: str, text: str) -> None:
+    with pytest.raises(CniError, match=text):
+        catalogue.get(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("title = ", "x.toml is not TOML"),
+        ('title = "T"\n', "x.toml: missing .* required .* 'network'"),
+        (GOOD + "enfroces = true\n", "unknown key 'enfroces', meant enforces?"),
+        (GOOD.replace("routed", "tube"), "network 'tube' is none of routed, overlay, bridged"),
+        (GOOD.replace('deny = "drop"', ""), "says how it denies"),
+        (GOOD.replace("kind", "netns"), "needs an engine"),
+        (GOOD + '[[deviations]]\nreason = "r"\n', "x.toml, deviations: missing .* 'link'"),
+        (
+            GOOD + '[[deviations]]\nreason = "r"\nlink = "l"\nversions = "soon"\n',
+            "versions of a deviation: Invalid specifier",
+        ),
+    ],
+)
+def test_a_bad_entry_is_told_with_file_and_key(text: str, message: str) -> None:
+    with pytest.raises(CniError, match=message):
+        catalogue.parse("x", text)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "features", "version", "hit"),
+    [
+        ("ports/endport/range", {"end-port", "tcp"}, "2.8.1", True),
+        ("ports/endport/range", {"tcp"}, "2.8.1", False),
+        ("peers/all", {"end-port"}, "2.8.1", False),
+        ("ports/endport/range", {"end-port"}, "3.0", False),
+        ("ports/endport/range", {"end-port"}, "my-build", True),
+    ],
+)
+def test_a_deviation_covers_what_it_names(
+    scenario: str, features: set[str], version: str, hit: bool
+) -> None:
+    deviation = Deviation("r", "l", "ports/*", frozenset({"end-port"}), ">=2,<3")
+    assert deviation.matches(scenario, frozenset(features), version) is hit
+
+
+def test_an_engine_needs_all_its_placeholders() -> None:
+    engine = catalogue.get("enforcer").engine
+    assert engine is not None
+    argv = engine.command(python="/p", node="n1", dataplane="nftables")
+    assert argv[:3] == ("/p", "-m", "harness.enforcer")
+    assert argv[-1] == "nftables"
+    with pytest.raises(KeyError):
+        engine.command(python="/p")

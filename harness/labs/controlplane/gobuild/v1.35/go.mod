@@ -1,7 +1,7 @@
 // The control plane of Kubernetes 1.35, built by harness/labs/controlplane/build.py.
 // Kubernetes' own go.mod names its staging modules v0.0.0 and replaces them by folders that a
 // published module lacks; here each is replaced by its published twin of the same release.
-// etcd is the version that Kubernetes' own go.mod asks for.
+// etcd is the version that Kubernetes' own go.mod asks for. Made by pin.py.
 module netpol.invalid/controlplane
 
 go 1.25.0

@@ -108,8 +108,9 @@ class Because:
     """Why one direction allows or denies.
 
     ``code`` is stable and machine readable (``open``, ``rule``, ``no-rule``, ``isolated``, …);
-    ``text`` says it in words; ``policy``/``rule`` name the deciding rule where there is one
-    (``rule`` is the index in the policy's list for that direction).
+    ``text`` says it in words; ``policies``/``rule`` name the deciding rule where there is one
+    (``rule`` is the index in the policy's list for that direction). ``flow`` is ``dns`` where it
+    speaks of the lookup of a Service's name, and empty where of the connection itself.
     """
 
     direction: Direction
@@ -119,6 +120,7 @@ class Because:
     policies: tuple[str, ...] = ()
     rule: int | None = None
     source: Source | None = None
+    flow: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,9 @@ class Decision:
 
     @property
     def text(self) -> str:
-        return "; ".join(b.text for b in self.because) or self.reason
+        """Why, in words: of a denial only what denies, of an open case only what is open."""
+        deciding = [b.text for b in self.because if b.verdict is self.verdict]
+        return "; ".join(deciding) or self.reason
 
 
 class Outcome(StrEnum):

@@ -53,12 +53,16 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True)
 class ContainerPort:
-    """A declared container port (1..65535); ``container`` tells a sidecar's ports apart."""
+    """A declared container port (1..65535); ``container`` tells a sidecar's ports apart.
+
+    ``host_port``: the node's port that leads to it, None for none.
+    """
 
     port: int
     protocol: Protocol = Protocol.TCP
     name: str | None = None
     container: str = "server"
+    host_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +184,7 @@ class World:
             pod
             for key, pod in sorted(self.pods.items())
             if key[0] == service.namespace
-            and pod.live
+            and pod.phase is Phase.RUNNING
             and pod.ready
             and not pod.terminating
             and wanted <= dict(pod.labels).items()

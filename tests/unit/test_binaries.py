@@ -134,7 +134,7 @@ def test_the_named_folder_is_none(tmp_path: Path, make: object) -> None:
     folder = tmp_path / "here"
     make(folder)  # type: ignore[operator]
     error = refusal(folder)
-    assert f"{folder} is no folder" in error.message
+    assert f"{folder} is no folder that can be read" in error.message
     assert "kube-apiserver" in error.hint
 
 
@@ -215,6 +215,29 @@ def test_nothing_anywhere_tells_every_place_and_one_step(
         f"  the cache ({tmp_path}/cache/netpol/api): no folder for 1.36 (all five)",
         f"  PATH: {tmp_path}/bin/kube-proxy is 1.30.1, wanted is 1.36 (kube-proxy)",
     ]
+
+
+def test_folders_that_may_not_be_entered(tmp_path: Path, environ: dict[str, str]) -> None:
+    locked = tmp_path / "locked"
+    for folder in ("bin", "cache/netpol/api/1.36.5", "assets"):
+        control_plane(locked / folder)
+    environ |= {
+        "PATH": str(locked / "bin"),
+        "XDG_CACHE_HOME": str(locked / "cache"),
+        "KUBEBUILDER_ASSETS": str(locked / "assets"),
+    }
+    assert find(environ=environ).version == "1.36.5"
+    locked.chmod(0)
+    try:
+        if os.getuid() == 0:
+            os.seteuid(65534)  # permissions do not stop root
+        with pytest.raises(BinariesError, match="no usable etcd"):
+            find(environ=environ)
+        with pytest.raises(BinariesError, match="is no folder that can be read"):
+            find("1.36", locked / "bin")
+    finally:
+        os.seteuid(os.getuid())
+        locked.chmod(0o755)
 
 
 @pytest.mark.parametrize("text", ["", "1", "latest", "1.36.x", "1.36.5.1", "../1.36", "1.36\n"])

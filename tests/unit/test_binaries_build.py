@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -306,6 +307,7 @@ def test_two_at_once_make_it_once(tmp_path: Path) -> None:
     assert inside.wait(30)
     second.start()
     assert waits.wait(30)
+    time.sleep(0.3)  # long enough for a second that does not really wait to be caught
     go_on.set()
     first.join(30)
     second.join(30)

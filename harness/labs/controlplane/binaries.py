@@ -102,12 +102,12 @@ def find(
     wanted = parse_version(version)
     if directory is None:
         where = places(wanted, environ)
-    elif directory.is_dir():
+    elif os.path.isdir(directory):
         where = [Place(str(directory), (directory,))]
     else:
         raise BinariesError(
-            f"{directory} is no folder: the programs of Kubernetes {version} cannot be taken "
-            "from there",
+            f"{directory} is no folder that can be read: the programs of Kubernetes {version} "
+            "cannot be taken from there",
             hint=f"name the folder that holds {', '.join(NAMES)}",
         )
     with ThreadPoolExecutor(len(NAMES)) as pool:
@@ -258,7 +258,8 @@ def _first_good(
 ) -> Binary | tuple[_Fault, ...]:
     faults: list[_Fault] = []
     for place in where:
-        candidates = [path for folder in place.folders if (path := folder / name).exists()]
+        # os.path.exists: a folder on PATH that this user may not enter is as good as absent.
+        candidates = [path for f in place.folders if os.path.exists(path := f / name)]
         for path in candidates:
             try:
                 return Binary(name, path, check(path, name, wanted), place.title)
@@ -306,8 +307,12 @@ def _base(environ: Mapping[str, str], variable: str, default: str) -> Path:
 
 def _store(title: str, home: Path, wanted: tuple[int, ...], suffix: str) -> Place:
     """The folders in ``home`` that are named after a version which begins with ``wanted``."""
+    try:
+        present = list(home.iterdir())
+    except OSError:
+        present = []
     folders: list[tuple[tuple[int, ...], Path]] = []
-    for folder in home.iterdir() if home.is_dir() else ():
+    for folder in present:
         match = re.fullmatch(r"v?(\d+)\.(\d+)\.(\d+)" + re.escape(suffix), folder.name)
         if match and (numbers := tuple(map(int, match.groups())))[: len(wanted)] == wanted:
             folders.append((numbers, folder))

@@ -29,7 +29,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 #: (room, module) that may be imported all the same, and why. One that nobody uses fails the test.
-EXCEPTIONS: dict[tuple[str, str], str] = {}
+EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("scenarios", "harness.labs.server"): "the welcome page the demo asks for is the servers' own",
+}
 
 #: All that the oracle and the in-house enforcer may have in common: the values, and reading them.
 AST_MODULES = {

@@ -15,7 +15,8 @@ class Probes:
     """Which cells are asked after a step.
 
     ``ports``: what clients dial. ``vias``: how targets are addressed. ``families``: 4 and/or 6.
-    ``sources``/``targets``: None is all pods of the world (that can be client or server).
+    ``sources``/``targets``: None is all pods (and Services, where ``vias`` ask for them) of the
+    world that can be client or server; names may hold ``*``, as in ``x/*`` or ``node:*``.
     ``extra`` cells are asked besides.
     """
 
@@ -29,11 +30,15 @@ class Probes:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """A verdict written by hand. It is held against the oracle before any lab is started."""
+    """A verdict written by hand. It is held against the oracle before any lab is started.
+
+    The cell's endpoints may hold ``*``: then it is expected of every asked cell that they match.
+    """
 
     cell: Cell
     verdict: Verdict
     why: str = ""
+    source: Source | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +50,15 @@ class Step:
     why: str = ""
     expect: tuple[Expectation, ...] = ()
     probes: Probes | None = None  # None: the scenario's
+    source: Source | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """``id`` is stable and unique. ``requires`` names lab features without which it is skipped.
 
-    ``features`` are the labels that become pytest marks (see :mod:`harness.scenarios.features`).
+    ``features`` are the labels that become pytest marks and imply lab features of their own (see
+    :func:`harness.scenarios.features.needs`).
     """
 
     id: str

@@ -1,0 +1,113 @@
+"""``netpol``: what the harness does without pytest.
+
+Each command lives in a module with ``add_parser(subparsers)``; the parser that it adds sets
+``run``, a function that takes the parsed arguments and returns the exit code. Only the module of
+the command that was asked for is imported, so that ``netpol --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from harness import __version__
+
+OK, FINDINGS, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+EPILOG = """\
+exit codes:
+  0  done, nothing found
+  1  something was found: what a command's own help calls a finding
+  2  wrong usage, or input that cannot be read
+"""
+
+
+class Command(NamedTuple):
+    """Where a command lives, and its line in ``netpol --help``."""
+
+    module: str
+    help: str
+
+
+COMMANDS: dict[str, Command] = {
+    "doctor": Command("harness.doctor", "what this machine can do, and what mends the rest"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code. Errors that are meant for people are printed."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in words if not word.startswith("-")), "")
+    try:
+        arguments = build_parser([chosen] if chosen in COMMANDS else []).parse_args(words)
+        run: Callable[[argparse.Namespace], int] = arguments.run
+        code = run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `netpol … | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except KeyboardInterrupt:
+        print("netpol: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        # What our own rooms raise speaks to people, and so does the system's word on a file.
+        # Everything else is a mistake of ours, and its traceback is what mends it.
+        if not (type(error).__module__.startswith("harness.") or isinstance(error, OSError)):
+            raise
+        print(f"netpol: {describe(error)}", file=sys.stderr)
+        return USAGE
+
+
+def describe(error: Exception) -> str:
+    """An error in one line or a few, without a traceback."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def build_parser(wanted: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser with the commands in ``wanted`` complete, the others by name and help alone."""
+    parser = argparse.ArgumentParser(
+        prog="netpol",
+        description="Tells whether a cluster network really enforces Kubernetes NetworkPolicy.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"netpol {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        if name in commands.choices:
+            continue  # its module came with a sibling's
+        if name in wanted:
+            importlib.import_module(command.module).add_parser(commands)
+        else:
+            commands.add_parser(name, help=command.help, add_help=False)
+    _add_completion(commands)
+    return parser
+
+
+def _add_completion(commands: Any) -> None:
+    text = "print a script that completes netpol's words in a shell"
+    parser = commands.add_parser(
+        "completion",
+        help=text,
+        description=f'{text.capitalize()}: eval "$(netpol completion bash)".',
+    )
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"])
+    parser.set_defaults(run=_completion)
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    import shtab  # only here: it takes a tenth of a second
+
+    print(shtab.complete(build_parser(list(COMMANDS)), arguments.shell))
+    return OK
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,40 @@
+"""All checks, in the order in which the table shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from harness.doctor.check import Check, State
+from harness.doctor.clusters import kind_lab, kind_limits, kubeconfig_lab
+from harness.doctor.tools import tools
+
+
+def everything() -> list[Check]:
+    """Labs first, what they stand on after them. Takes as long as the slowest program's answer."""
+    parts: list[Callable[[], list[Check]]] = [
+        lambda: [api_lab()],
+        lambda: [kind_lab()],
+        lambda: [kubeconfig_lab()],
+        kind_limits,
+        tools,
+    ]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return [check for found in pool.map(lambda part: part(), parts) for check in found]
+
+
+def api_lab() -> Check:
+    """Whether ``--lab-api`` finds the programs of a control plane."""
+    from harness.labs.controlplane import binaries
+
+    try:
+        found = binaries.find()
+    except binaries.BinariesError:
+        return Check(
+            "labs",
+            "netns-api",
+            State.NO,
+            f"no programs of Kubernetes {binaries.DEFAULT_VERSION}",
+            "make api-binaries, or netpol api fetch",
+        )
+    return Check("labs", "netns-api", State.YES, str(found))

@@ -1,0 +1,164 @@
+"""``netpol doctor`` on machines made of stand-in programs."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness import __main__ as cli
+from harness.doctor import check, clusters, show, tools
+from harness.doctor.check import Check, State
+
+
+class Programs:
+    """A folder of stand-in programs that is all of PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def has(self, name: str, script: str) -> None:
+        path = self.folder / name
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(check, "SBIN", ())
+    return Programs(tmp_path)
+
+
+def by_name(checks: list[Check]) -> dict[str, Check]:
+    return {item.name: item for item in checks}
+
+
+def test_tools_with_versions(programs: Programs) -> None:
+    programs.has("nginx", "echo 'nginx version: nginx/1.22.1' >&2")
+    programs.has("busybox", "echo 'BusyBox v1.35.0 (Debian 1:1.35.0-4+b7) multi-call'")
+    found = by_name(tools.tools())
+    assert found["nginx"].found == "1.22.1 (servers)"
+    assert found["busybox"].found == "1.35.0 (clients)"
+
+
+def test_a_tool_that_lacks_names_what_brings_it(programs: Programs) -> None:
+    found = by_name(tools.tools())["ipset"]
+    assert (found.state, found.step) == (State.NO, "apt-get install ipset")
+    assert by_name(tools.tools())["go"].state is State.ABSENT
+
+
+def test_a_tool_that_cannot_run_is_not_there(programs: Programs) -> None:
+    programs.has("nft", "echo 'error while loading shared libraries: libnftables' >&2; exit 127")
+    found = by_name(tools.tools())["nft"]
+    assert found.state is State.NO
+    assert "error while loading shared libraries" in found.found
+
+
+def test_a_program_that_hangs_is_given_up(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs.has("slow", "exec 1>&- 2>&-; while :; do :; done")
+    monkeypatch.setattr(check, "ANSWER_SECONDS", 0.2)
+    answer = check.ask(["slow"])
+    assert answer.code is None
+    assert "did not answer within" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("docker", "kind", "state", "found", "step"),
+    [
+        ("", "", State.NO, "no container runtime answers", "install Docker, Podman or nerdctl"),
+        (
+            "echo 'Cannot connect to the Docker daemon'; exit 1",
+            "",
+            State.NO,
+            "no container runtime answers",
+            "start docker: Cannot connect to the Docker daemon",
+        ),
+        (
+            "echo 'permission denied while trying to connect'; exit 1",
+            "",
+            State.NO,
+            "no container runtime answers",
+            "let this user speak to docker: usermod -aG docker me",
+        ),
+        ("exit 0", "", State.NO, "kind is not there", "install kind: https://kind.sigs.k8s.io"),
+        (
+            "exit 0",
+            "echo kind v0.20.0 go1.20 linux/amd64",
+            State.NO,
+            "kind 0.20 with docker",
+            "install kind 0.24 or newer",
+        ),
+        ("exit 0", "echo kind v0.33.0 go1.26 linux/amd64", None, "kind 0.33 with docker", None),
+    ],
+    ids=["nothing", "no daemon", "no permission", "no kind", "old kind", "all"],
+)
+def test_kind(
+    programs: Programs,
+    monkeypatch: pytest.MonkeyPatch,
+    docker: str,
+    kind: str,
+    state: State | None,
+    found: str,
+    step: str | None,
+) -> None:
+    monkeypatch.setenv("USER", "me")
+    for name, script in (("docker", docker), ("kind", kind)):
+        if script:
+            programs.has(name, script)
+    lab = clusters.kind_lab()
+    assert lab.found == found
+    if state is None:  # what is left are this machine's own limits
+        assert lab.can
+    else:
+        assert (lab.state, lab.step) == (state, step)
+
+
+def test_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    assert clusters.kubeconfig_lab().state is State.NO
+    (tmp_path / "config").touch()
+    assert clusters.kubeconfig_lab().state is State.YES
+
+
+CHECKS = [
+    Check("labs", "netns", State.YES, "3 fabrics"),
+    Check("labs", "kind", State.NO, "no container runtime answers", "start docker: [no] daemon"),
+]
+
+
+def test_the_table_shows_each_step_under_what_it_mends() -> None:
+    out = io.StringIO()
+    show.as_table(CHECKS, Console(file=out, width=80))
+    lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    assert lines[1:] == [
+        "labs",
+        "netns yes 3 fabrics",
+        "kind no no container runtime answers",
+        "-> start docker: [no] daemon",
+    ]
+
+
+def test_json() -> None:
+    value = json.loads(show.as_json(CHECKS))
+    assert value["schema"] == "netpol-doctor/1"
+    assert value["checks"][1] == {
+        "group": "labs",
+        "name": "kind",
+        "state": "no",
+        "found": "no container runtime answers",
+        "step": "start docker: [no] daemon",
+    }
+
+
+@pytest.mark.parametrize(("lab", "code"), [("netns", 0), ("kind", 1), ("kubeconfig", 1)])
+def test_a_lab_that_cannot_be_used_is_a_finding(
+    lab: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.doctor.examine.everything", lambda: CHECKS)
+    assert cli.main(["doctor", "--json", "--lab", lab]) == code

@@ -7,7 +7,8 @@ A run asks tens of thousands of cells that differ in little, so they are stored 
 * text and objects are not stored in the column but once in the scenario's ``values``; the column
   holds their indices. ``port``, ``family``, ``because`` and ``latency`` are plain numbers.
 
-Everything else is stored as it stands in :mod:`harness.report.shape`.
+In the same way the reasons refer to ``values``: a step has many decisions that are combined of
+the same few grounds. Everything else is stored as it stands in :mod:`harness.report.shape`.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ def encode_scenario(scenario: ScenarioRecord) -> Json:
     for step in scenario.steps:
         one: Json = {name: getattr(step, name) for name in _STEP}
         one["timeline"] = {k: round(v, DIGITS) for k, v in step.timeline.items()}
+        one["reasons"] = [
+            {**r, "because": [pool.index(b) for b in r.get("because", ())]} for r in step.reasons
+        ]
         one["cells"] = _encode_cells(step.cells, pool)
         steps.append(one)
     out["steps"] = steps
@@ -77,9 +81,13 @@ def decode_scenario(data: Json) -> ScenarioRecord:
     for number, one in enumerate(data.get("steps", ()), start=1):
         step = StepRecord(**{name: one[name] for name in _STEP if name in one})
         try:
+            step.reasons = [
+                {**r, "because": [_value(values, i) for i in r.get("because", ())]}
+                for r in step.reasons
+            ]
             step.cells = _decode_cells(one.get("cells", {"count": 0}), values)
-        except (IndexError, TypeError, KeyError, ValueError) as error:
-            raise ValueError(f"step {number}: cells cannot be decoded: {error}") from None
+        except (AttributeError, TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"step {number} cannot be decoded: {error}") from None
         steps.append(step)
     known: Json = {name: data[name] for name in _SCENARIO if name in data}
     return ScenarioRecord(**known, steps=steps)
@@ -127,7 +135,7 @@ def _decode_cells(data: Json, values: list[Any]) -> list[CellRecord]:
             continue
         column = data[name]
         look_up: Callable[[Any], Any] = (
-            (lambda v: v) if name in NUMBERS else lambda i: values[_natural(i)]
+            (lambda v: v) if name in NUMBERS else lambda i: _value(values, i)
         )
         if isinstance(column, list):
             if len(column) != count:
@@ -138,7 +146,7 @@ def _decode_cells(data: Json, values: list[Any]) -> list[CellRecord]:
     return [CellRecord(*row) for row in zip(*columns, strict=True)]
 
 
-def _natural(index: int) -> int:
-    if index < 0:
-        raise ValueError(f"index {index} is negative")
-    return index
+def _value(values: list[Any], index: int) -> Any:
+    if not 0 <= index < len(values):
+        raise ValueError(f"there is no value {index}")
+    return values[index]

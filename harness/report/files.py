@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,7 @@ def loads(data: bytes, path: Path | str = "<record>") -> RunRecord:
 def _document(text: str, path: Path) -> tuple[Json, list[str]]:
     """The JSON document, put together again from the lines where it is not whole."""
     try:
-        whole = json.loads(text)
+        whole = _json(text)
     except (ValueError, RecursionError):
         whole = None
     if whole is not None and (not isinstance(whole, dict) or "scenarios" in whole):
@@ -229,11 +230,11 @@ def _from_lines(lines: list[str], path: Path) -> tuple[Json, list[str]]:
     for line in lines[1:]:
         line = line.strip().removesuffix(",")
         try:
-            data = json.loads(line)
+            data = _json(line)
         except (ValueError, RecursionError):
             if line.startswith('],"not_tested":'):
                 with contextlib.suppress(ValueError):
-                    document["not_tested"] = json.loads(line[len('],"not_tested":') : -1])
+                    document["not_tested"] = _json(line[len('],"not_tested":') : -1])
                     ended = True
                     continue
             lost += bool(line)
@@ -304,14 +305,23 @@ def _header_of(line: bytes, *, whole: bool = False) -> Json:
     text = line.decode("utf-8", errors="replace").rstrip()
     for candidate in (text, text.removesuffix(',"scenarios":[') + "}", text + "]}"):
         with contextlib.suppress(ValueError, RecursionError):
-            data = json.loads(candidate)
+            data = _json(candidate)
             if isinstance(data, dict):
                 return data if whole else _header(data)
     return {}
 
 
+def _json(text: str) -> Any:
+    """JSON proper: without the NaN, Infinity and halves of surrogate pairs that Python takes."""
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is not JSON")
+
+    data = json.loads(text, parse_constant=refuse)
+    return json.loads(_line(data)) if re.search(r"\\u[dD]", text) else data
+
+
 def _line(data: Any) -> bytes:
     # One line each: JSON escapes line ends, and U+2028 is no line end to the reader's bytes.
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode(
-        "utf-8", errors="backslashreplace"
-    )
+    # What is no Unicode (half a surrogate pair out of some tool's output) becomes a question mark.
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")

@@ -30,7 +30,10 @@ def _validator(part: str) -> jsonschema_rs.Validator:
 
 def complaint(document: Any, part: str = "") -> str:
     """The first thing that is wrong with a record, or with one of its ``$defs``; "" if none."""
-    error = next(_validator(part).iter_errors(document), None)
+    try:
+        error = next(_validator(part).iter_errors(document), None)
+    except ValueError as wrong:  # what JSON cannot hold: half a surrogate pair, infinity
+        return str(wrong)
     if error is None:
         return ""
     where = ".".join(str(p) for p in error.instance_path)

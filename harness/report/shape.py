@@ -115,7 +115,8 @@ class ScenarioRecord:
 @dataclass(slots=True)
 class RunRecord:
     """A whole run. ``run`` holds: id, started, finished (ISO 8601, UTC), argv, seed, cni, lab,
-    fabric, dataplane, versions, environment, exit_status, interrupted.
+    fabric, dataplane, versions, environment, exit_status, interrupted, and features: what the
+    labels of the scenarios mean, as group -> label -> text.
 
     ``damage`` is not part of the file: one sentence for each thing that the reader could not
     make out of it. Whoever draws a report from a damaged record shows them first.
@@ -142,6 +143,7 @@ def decision_entry(decision: Decision) -> dict[str, Any]:
                 "policies": list(b.policies),
                 "rule": b.rule,
                 "source": str(b.source) if b.source else "",
+                "flow": b.flow,
             }
             for b in decision.because
         ],

@@ -211,6 +211,7 @@ def test_one_damaged_scenario_does_not_take_the_others_with_it(tmp_path: Path) -
         (b'{"schema": "netpol-record/1", "run": {"cni": 5}, "scenarios": []}', "run.cni"),
         (b'{"schema": "netpol-record/1", "run": [], "scenarios": []}', "run"),
         (b'{"schema": "netpol-record/1", "run": {}, "scenarios": {}}', "scenarios"),
+        (b'{"schema": "netpol-record/1", "run": {"seed": NaN}, "scenarios": []}', "not a record"),
         (b'{"schema": "netpol-record/0", "run": {}, "scenarios": []}', "not known"),
         (b'{"schema": "netpol-record/x", "run": {}, "scenarios": []}', "not known"),
         (
@@ -336,11 +337,18 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_hostile_text_survives(tmp_path: Path) -> None:
-    hostile = "<script>alert(1)</script>\u202e\u2028\x00\x85\ud800" + "x" * 253
+    hostile = "<script>alert(1)</script>\u202e\u2028\x00\x85" + "x" * 253
     one = scenario(hostile)
     one.steps[0].evidence[0]["text"] = hostile
     record = read(written(tmp_path, one))
     assert record.scenarios == [one]
+
+
+def test_text_that_is_no_unicode_is_replaced(tmp_path: Path) -> None:
+    assert read(written(tmp_path, scenario("half \ud800"))).scenarios[0].id == "half ?"
+    path = tmp_path / "record.json"
+    path.write_bytes(path.read_bytes().replace(b"half ?", rb"half \ud800 \ud83d\ude00"))
+    assert read(path).scenarios[0].id == "half ? \N{GRINNING FACE}"
 
 
 def test_shape_of_an_empty_record() -> None:

@@ -59,3 +59,27 @@ def contains(cidr: str, ip: str) -> bool:
     range_ = network(cidr)
     where = address(ip)
     return range_.version == where.version and where in range_
+
+
+def is_address(text: str) -> bool:
+    try:
+        address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def lax(cidr: str) -> str:
+    """What the API refuses of this range from Kubernetes 1.36 on, in words; "" for nothing.
+
+    Source: ``k8s.io/apimachinery/pkg/util/validation/ip.go``.
+    """
+    text, _, length = cidr.partition("/")
+    if _octets(text) != text or str(int(length)) != length:
+        return "has leading zeros"
+    where = address(text)
+    if isinstance(where, IPv6Address) and where.ipv4_mapped is not None:
+        return "is an IPv4 address in IPv6 clothes"
+    if where != network(cidr).network_address:
+        return "has bits set beyond its prefix length"
+    return ""

@@ -1,0 +1,372 @@
+"""Manifests -> model objects, and back.
+
+* :func:`load` and :func:`load_text` read what people write: YAML and JSON, several documents, every
+  fault with file, line, field and hint, several at once; never an exception for bad input.
+* :func:`from_manifest` reads one object as an API server gives it out: fast, and without YAML.
+* :func:`to_manifest` and :func:`to_yaml` write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.model.fields import Fault, Reader, dotted
+from harness.model.policy import NetworkPolicy, Source
+from harness.model.read_cluster_policy import read_cluster_policy
+from harness.model.read_objects import (
+    TEMPLATES,
+    read_namespace,
+    read_node,
+    read_pod,
+    read_service,
+    read_workload,
+)
+from harness.model.read_policy import read_policy
+from harness.model.world import Namespace, Node, Pod, Service, World
+from harness.model.write import to_manifest
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+
+__all__ = [
+    "Loaded",
+    "ManifestError",
+    "Problem",
+    "from_manifest",
+    "load",
+    "load_text",
+    "to_manifest",
+    "to_yaml",
+]
+
+ApiObject = "Namespace | Pod | Service | Node | NetworkPolicy | ClusterNetworkPolicy"
+
+_READERS: Mapping[str, Callable[[dict[str, Any], Reader, Source | None], Any]] = {
+    "Namespace": read_namespace,
+    "Pod": read_pod,
+    "Service": read_service,
+    "Node": read_node,
+    "NetworkPolicy": read_policy,
+    "ClusterNetworkPolicy": read_cluster_policy,
+}
+_VERSIONS: Mapping[str, str] = {
+    **dict.fromkeys(("Namespace", "Pod", "Service", "Node", "ReplicationController"), "v1"),
+    **dict.fromkeys(("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"), "apps/v1"),
+    **dict.fromkeys(("Job", "CronJob"), "batch/v1"),
+    "NetworkPolicy": "networking.k8s.io/v1",
+    "ClusterNetworkPolicy": "policy.networking.k8s.io/v1alpha2",
+}
+_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault in what was read. ``line`` is 0 and ``field`` empty where there is none.
+
+    ``severity`` is ``error`` (the object was not taken) or ``warning``.
+    """
+
+    file: str
+    line: int
+    field: str
+    message: str
+    hint: str = ""
+    severity: str = "error"
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        what = f"{self.field}: {self.message}" if self.field else self.message
+        hint = f"\n  hint: {self.hint}" if self.hint else ""
+        return f"{where}: {self.severity}: {what}{hint}"
+
+
+class ManifestError(ValueError):
+    """One object cannot be read. ``faults`` says why, with the path of each field."""
+
+    def __init__(self, what: str, faults: Iterable[Fault]) -> None:
+        self.what = what
+        self.faults = tuple(faults)
+        lines = [f"{fault.field or 'the object'}: {fault.message}" for fault in self.faults]
+        super().__init__(f"{what} cannot be read: " + "; ".join(lines))
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What was read: objects in the order in which they are written, and what was wrong."""
+
+    objects: list[Any] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def errors(self) -> list[Problem]:
+        return [problem for problem in self.problems if problem.severity == "error"]
+
+    @property
+    def warnings(self) -> list[Problem]:
+        return [problem for problem in self.problems if problem.severity == "warning"]
+
+    def world(self) -> World:
+        """All objects together; of two with one name the later counts, as with ``apply``.
+
+        Namespaces that are only named get just the label that every namespace has.
+        """
+        homes: dict[type, tuple[str, Callable[[Any], Any]]] = {
+            Namespace: ("namespaces", lambda o: o.name),
+            Node: ("nodes", lambda o: o.name),
+            Pod: ("pods", lambda o: o.key),
+            Service: ("services", lambda o: o.key),
+            NetworkPolicy: ("policies", lambda o: o.key),
+        }
+        found: dict[str, dict[Any, Any]] = {}
+        for thing in self.objects:
+            home, key = homes.get(type(thing), ("cluster_policies", lambda o: o.name))
+            found.setdefault(home, {})[key(thing)] = thing
+            namespace = getattr(thing, "namespace", "")
+            if namespace:
+                found.setdefault("namespaces", {}).setdefault(namespace, Namespace(namespace))
+        return World(**found)
+
+
+# -- one object of an API server -------------------------------------------------------------------
+
+
+def from_manifest(data: Mapping[str, Any], source: Source | None = None) -> Any:
+    """One object as an API server holds it: Namespace, Pod, Service, Node, NetworkPolicy or
+    ClusterNetworkPolicy.
+
+    What the server has accepted is taken: fields that this reader does not know are left alone,
+    and peers that it does not know are kept as empty ones, which must match nothing. Raises
+    :class:`ManifestError`.
+    """
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if not isinstance(kind, str) or kind not in _READERS:
+        known = ", ".join(_READERS)
+        raise ManifestError(
+            f"an object of kind {kind!r}", [Fault(("kind",), f"must be one of {known}")]
+        )
+    reader = Reader(stored=True, file=source.file if source else "")
+    assert isinstance(data, dict)
+    thing = _READERS[kind](data, reader, source)
+    if reader.failed:
+        raise ManifestError(
+            _title(data), [fault for fault in reader.faults if fault.severity == "error"]
+        )
+    return thing
+
+
+def _title(data: Mapping[str, Any]) -> str:
+    meta = data.get("metadata")
+    meta = meta if isinstance(meta, dict) else {}
+    name = meta.get("name") or "without a name"
+    namespace = meta.get("namespace")
+    return f"{data.get('kind')} {namespace}/{name}" if namespace else f"{data.get('kind')} {name}"
+
+
+# -- texts and files -------------------------------------------------------------------------------
+
+
+def load_text(
+    text: str, file: str = "<text>", *, server_version: tuple[int, int] | None = None
+) -> Loaded:
+    """Read one text. ``server_version`` is (major, minor): whose rules to go by where versions
+    differ; None takes what any version takes, with a warning. Never raises for bad input."""
+    from harness.model import yamltext
+
+    loaded = Loaded()
+    skipped: set[str] = set()
+    for document in yamltext.documents(text):
+        if isinstance(document, yamltext.BadText):
+            loaded.problems.append(
+                Problem(file, document.line, "", document.message, document.hint)
+            )
+            continue
+        for path, value in _flattened(document.value):
+            line = yamltext.line_of(document.value, path, document.line)
+            _read_one(value, file, line, loaded, skipped, server_version)
+    loaded.problems.sort(key=lambda problem: problem.line)
+    return loaded
+
+
+def _flattened(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """The object, or the items of a ``List`` (and of ``PodList``, ``NetworkPolicyList``, …)."""
+    if isinstance(value, dict) and isinstance(value.get("kind"), str):
+        kind = value["kind"]
+        items = value.get("items")
+        if kind.endswith("List") and isinstance(items, list):
+            for i, item in enumerate(items):
+                if isinstance(item, dict) and "kind" not in item and kind != "List":
+                    item["kind"] = kind.removesuffix("List")
+                    item.setdefault("apiVersion", value.get("apiVersion"))
+                yield ("items", i), item
+            return
+    yield (), value
+
+
+def _read_one(
+    data: Any,
+    file: str,
+    line: int,
+    loaded: Loaded,
+    skipped: set[str],
+    server_version: tuple[int, int] | None,
+) -> None:
+    from harness.model import yamltext
+
+    def problem(path: tuple[str | int, ...], message: str, hint: str, severity: str) -> None:
+        where = yamltext.line_of(data, path, line)
+        loaded.problems.append(Problem(file, where, dotted(path), message, hint, severity))
+
+    if not isinstance(data, dict):
+        problem(
+            (),
+            "is no Kubernetes object: it must be a mapping with apiVersion and kind",
+            "",
+            "error",
+        )
+        return
+    kind, version = data.get("kind"), data.get("apiVersion")
+    for key, value in (("apiVersion", version), ("kind", kind)):
+        if not isinstance(value, str) or not value:
+            problem(
+                (key,),
+                "is missing, or no text",
+                "every object says its apiVersion and kind",
+                "error",
+            )
+    if not isinstance(kind, str) or not isinstance(version, str) or not kind or not version:
+        return
+    group = version.rpartition("/")[0]
+    wanted = _VERSIONS.get(kind)
+    if kind == "NetworkPolicy" and group == "extensions":
+        problem(
+            ("apiVersion",),
+            f"{version} NetworkPolicy is the API before Kubernetes 1.7, which is gone",
+            "it may have meant something else than the same text in networking.k8s.io/v1: "
+            "`netpol convert` says what",
+            "error",
+        )
+        return
+    if wanted is None or (version != wanted and group != wanted.rpartition("/")[0]):
+        name = f"{kind} ({version})"
+        if name not in skipped:
+            skipped.add(name)
+            problem(
+                ("kind",), f"{name} is left out: it says nothing that policies go by", "", "warning"
+            )
+        return
+    if version != wanted:
+        problem(
+            ("apiVersion",),
+            f"{version} is no version of {kind} that is read here",
+            f"write {wanted}",
+            "error",
+        )
+        return
+    source = Source(file, line)
+    reader = Reader(server_version=server_version, file=file)
+    if kind in TEMPLATES:
+        things: list[Any] = list(read_workload(kind, data, reader, source))
+    else:
+        things = [_READERS[kind](data, reader, source)]
+    for fault in reader.faults:
+        problem(fault.path, fault.message, fault.hint, fault.severity)
+    if not reader.failed:
+        loaded.objects.extend(things)
+
+
+def load(
+    paths: Iterable[str | PathLike[str]], *, server_version: tuple[int, int] | None = None
+) -> Loaded:
+    """Read files, directories (all ``.yaml``, ``.yml`` and ``.json`` below them) and ``-``
+    (standard input). Never raises for bad input or unreadable files: see ``problems``."""
+    loaded = Loaded()
+    for path in paths:
+        for file, content in _contents(str(path)):
+            if isinstance(content, Problem):
+                loaded.problems.append(content)
+                continue
+            one = load_text(content, file, server_version=server_version)
+            loaded.objects += one.objects
+            loaded.problems += one.problems
+    loaded.problems += _doubles(loaded.objects)
+    return loaded
+
+
+def _contents(path: str) -> Iterator[tuple[str, str | Problem]]:
+    import sys
+    from pathlib import Path
+
+    if path == "-":
+        yield _decoded("<stdin>", sys.stdin.buffer.read)
+        return
+    where = Path(path)
+    if where.is_dir():
+        files = sorted(
+            file
+            for file in where.rglob("*")
+            if file.suffix in _SUFFIXES
+            and file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(where).parts)
+        )
+        if not files:
+            hint = f"manifests end in {', '.join(_SUFFIXES)}"
+            yield path, Problem(path, 0, "", "the directory holds no manifests", hint)
+        for file in files:
+            yield from _contents(str(file))
+        return
+    try:
+        with where.open("rb") as stream:
+            yield _decoded(path, stream.read)
+    except OSError as error:
+        yield path, Problem(path, 0, "", f"cannot be read: {error.strerror or error}")
+
+
+def _decoded(file: str, read: Callable[[int], bytes]) -> tuple[str, str | Problem]:
+    from harness.model import yamltext
+
+    raw = read(yamltext.MAX_BYTES + 1)
+    if len(raw) > yamltext.MAX_BYTES:
+        mebibytes = yamltext.MAX_BYTES // 1024 // 1024
+        return file, Problem(
+            file, 0, "", f"is bigger than {mebibytes} MiB", "split it into several files"
+        )
+    try:
+        return file, raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        message = f"is not UTF-8: the byte 0x{raw[error.start]:02x} is none of its characters"
+        return file, Problem(file, line, "", message, "save it as UTF-8")
+
+
+def _doubles(objects: Iterable[Any]) -> Iterator[Problem]:
+    """A warning for each object that is written again; the later one counts."""
+    first: dict[tuple[str, str], Source | None] = {}
+    for thing in objects:
+        key = (type(thing).__name__, str(getattr(thing, "key", thing.name)))
+        source = getattr(thing, "source", None)
+        if key in first and source is not None:
+            earlier = first[key]
+            named = f"{key[0]} {thing if hasattr(thing, 'key') else thing.name}"
+            yield Problem(
+                source.file,
+                source.line,
+                "metadata.name",
+                f"{named} is written twice; this one counts",
+                f"the other is at {earlier}" if earlier else "",
+                "warning",
+            )
+        first[key] = source
+
+
+def to_yaml(objects: Iterable[Any]) -> str:
+    """A YAML text with a document for each object; empty text for none."""
+    import yaml
+
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return "---\n".join(
+        yaml.dump(to_manifest(thing), Dumper=dumper, sort_keys=False, allow_unicode=True, width=100)
+        for thing in objects
+    )

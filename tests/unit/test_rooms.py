@@ -33,7 +33,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("scenarios", "harness.labs.server"): "the welcome page the demo asks for is the servers' own",
 }
 
-#: All that the oracle and the in-house enforcer may have in common: the values, and reading them.
+#: All that the oracle and the in-house enforcer may have in common: the values...
 AST_MODULES = {
     "harness",
     "harness.model",
@@ -43,6 +43,12 @@ AST_MODULES = {
     "harness.model.policy",
     "harness.model.world",
 }
+
+#: ... and their reader, which checks what is written and matches nothing.
+READER = "harness.model.manifest"
+
+#: The one door by which files come into the model; it imports what it needs for that inside.
+IO_ALLOWED = {"harness.model.manifest"}
 
 #: Modules by which a program touches the world outside of itself.
 IO_MODULES = {
@@ -87,9 +93,9 @@ def ours(module: str) -> bool:
     return module == "harness" or module.startswith("harness.")
 
 
-def reachable(module: str) -> set[str]:
-    """Our modules that importing ``module`` can lead to, itself among them."""
-    seen: set[str] = set()
+def reachable(module: str, stop: str) -> set[str]:
+    """Our modules that ``module`` leads to, itself among them, without going through ``stop``."""
+    seen: set[str] = {stop}
     todo = [module]
     while todo:
         current = todo.pop()
@@ -97,7 +103,7 @@ def reachable(module: str) -> set[str]:
             continue
         seen.add(current)
         todo += [name for name, _ in imports(current) if ours(name)]
-    return seen
+    return seen - {stop}
 
 
 def where(module: str, line: int) -> str:
@@ -148,7 +154,7 @@ def test_libraries_that_belong_to_one_room(library: set[str], rooms: set[str]) -
 def test_the_model_does_no_io() -> None:
     wrong = []
     for module in MODULES:
-        if room_of(module) != "model":
+        if room_of(module) != "model" or module in IO_ALLOWED:
             continue
         wrong += [
             f"{where(module, line)}: imports {name}"
@@ -166,9 +172,9 @@ def test_the_model_does_no_io() -> None:
 
 
 def test_oracle_and_enforcer_share_no_matching_code() -> None:
-    oracle = reachable("harness.model.oracle")
+    oracle = reachable("harness.model.oracle", stop=READER)
     enforcer = set().union(
-        *(reachable(module) for module in MODULES if room_of(module) == "enforcer")
+        *(reachable(module, stop=READER) for module in MODULES if room_of(module) == "enforcer")
     )
     assert "harness.model.oracle" in oracle, "the oracle has moved: this test looks at nothing"
     assert oracle & enforcer - AST_MODULES == set()

@@ -1,0 +1,86 @@
+"""``netpol enforcer …`` and ``python -m harness.enforcer …``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from harness.enforcer.plane import Plane
+from harness.enforcer.tool import ToolError
+
+DATAPLANES = ("iptables",)
+
+
+def plane_of(options: argparse.Namespace) -> Plane:
+    """The data plane that the options name. Only it is imported: starting is quick."""
+    from harness.enforcer.iptables.plane import Iptables
+
+    return Iptables(options.iptables)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``enforcer`` to the subcommands of another parser (argparse's ``add_subparsers()``)."""
+    parser = subparsers.add_parser(
+        "enforcer",
+        help="the in-house NetworkPolicy controller",
+        description="The in-house NetworkPolicy controller of one node.",
+    )
+    add_commands(parser)
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """The controller's own commands."""
+    commands = parser.add_subparsers(dest="enforcer_command", required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--dataplane", choices=DATAPLANES, default="iptables", help="default: %(default)s"
+    )
+    common.add_argument(
+        "--iptables",
+        choices=("", "nft", "legacy"),
+        default="",
+        help="which iptables to use; default: what is called iptables here",
+    )
+    events = commands.add_parser(
+        "events", parents=[common], help="enforce what change events on stdin say"
+    )
+    events.add_argument("--node", required=True, help="name of the node whose pods to protect")
+    events.set_defaults(run=run_events)
+    clean = commands.add_parser(
+        "clean", parents=[common], help="take all rules and sets of the enforcer away"
+    )
+    clean.set_defaults(run=run_clean)
+
+
+def run_events(options: argparse.Namespace) -> int:
+    from harness.enforcer import events
+
+    events.run(options.node, plane_of(options), sys.stdin.fileno(), sys.stdout)
+    return 0
+
+
+def run_clean(options: argparse.Namespace) -> int:
+    plane_of(options).clean()
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, or 1 with the reason on stderr."""
+    parser = argparse.ArgumentParser(prog="netpol enforcer", description=__doc__)
+    add_commands(parser)
+    options = parser.parse_args(argv)
+    try:
+        code: int = options.run(options)
+    except ToolError as error:
+        print(f"netpol enforcer: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # the reader of the acknowledgements is gone; the rules stay
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code

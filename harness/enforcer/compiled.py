@@ -1,0 +1,129 @@
+"""The compiled form: what this node's kernel has to enforce, in no data plane's own words.
+
+Everything is frozen and compares by value; a part that did not change between two snapshots is
+the very same object, so that a data plane finds what changed by looking at identities.
+
+* A **target** is all policies of one direction that select pods by the same namespace and
+  selector. Its rows are what those policies allow together, one row for each distinct list of
+  ports: the number of rows does not grow with policies that say the same of other peers.
+* A **pod** lists the targets that select it, per direction; ``None`` is a direction that no policy
+  isolates, ``()`` can not be.
+* The **pod sets** and **named ports** give the addresses that the rows speak of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from harness.enforcer.ranges import Range
+from harness.model.policy import Direction, LabelSelector, Protocol
+
+PodKey = tuple[str, str]
+
+
+class Anything(Enum):
+    """The one value :data:`ANY`: no restriction."""
+
+    ANY = "any"
+
+
+ANY = Anything.ANY
+
+
+class PodQuery(NamedTuple):
+    """Pods by a selector, in one namespace (a name) or in all that a selector finds."""
+
+    namespaces: str | LabelSelector
+    pods: LabelSelector
+
+
+class PortSpan(NamedTuple):
+    """Numbers ``first`` to ``last`` of a protocol; 0 to 65535 is all of the protocol."""
+
+    protocol: Protocol
+    first: int
+    last: int
+
+
+class Ports(NamedTuple):
+    """Numbers, and names that each destination pod resolves for itself. Both empty: no port."""
+
+    spans: tuple[PortSpan, ...]
+    names: tuple[tuple[Protocol, str], ...]
+
+
+class Blocks(NamedTuple):
+    """Address ranges of both families."""
+
+    v4: tuple[Range, ...]
+    v6: tuple[Range, ...]
+
+    def of(self, family: int) -> tuple[Range, ...]:
+        return self.v4 if family == 4 else self.v6
+
+
+class Peers(NamedTuple):
+    """Who may be at the other end: any pod that one of the queries finds, or an address."""
+
+    pods: frozenset[PodQuery]
+    blocks: Blocks
+
+
+class Row(NamedTuple):
+    """Peers and ports that go together, and the rules of policies that say so."""
+
+    peers: Peers | Anything
+    ports: Ports | Anything
+    origins: tuple[str, ...]
+
+
+class Target(NamedTuple):
+    """The policies of one direction that select the same pods."""
+
+    direction: Direction
+    query: PodQuery
+
+
+class Addresses(NamedTuple):
+    """Addresses of both families."""
+
+    v4: frozenset[str]
+    v6: frozenset[str]
+
+    def of(self, family: int) -> frozenset[str]:
+        return self.v4 if family == 4 else self.v6
+
+
+class Doors(NamedTuple):
+    """Numbers that pods of both families give to one port name: ``(address, port)``."""
+
+    v4: frozenset[tuple[str, int]]
+    v6: frozenset[tuple[str, int]]
+
+    def of(self, family: int) -> frozenset[tuple[str, int]]:
+        return self.v4 if family == 4 else self.v6
+
+
+class LocalPod(NamedTuple):
+    """A pod of this node that has an address."""
+
+    addresses: tuple[str, ...]
+    ingress: tuple[Target, ...] | None
+    egress: tuple[Target, ...] | None
+
+    def targets(self, direction: Direction) -> tuple[Target, ...] | None:
+        return self.ingress if direction is Direction.INGRESS else self.egress
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """One snapshot for one node. ``guarded``: prefixes whose unknown addresses are shut."""
+
+    pods: Mapping[PodKey, LocalPod] = field(default_factory=dict)
+    targets: Mapping[Target, tuple[Row, ...]] = field(default_factory=dict)
+    pod_sets: Mapping[frozenset[PodQuery], Addresses] = field(default_factory=dict)
+    named_ports: Mapping[tuple[Protocol, str], Doors] = field(default_factory=dict)
+    guarded: tuple[str, ...] = ()

@@ -1,0 +1,210 @@
+"""Apply: bring the filter table and the ipsets to a rendered ruleset, never through an open state.
+
+Every start builds a whole new **epoch** (a letter in all names) beside what is there, then leads
+the packets to it by one small transaction for each family, then takes the rest away. So does every
+mending. In between, a change touches only what differs, in this order:
+
+1. new sets are filled, addresses that lose their place are taken out of sets,
+2. one ``iptables-restore --noflush``: new chains, changed chains, then gone chains,
+3. addresses that gain a place are put into sets, gone sets are destroyed.
+
+``ipset restore`` is no transaction; in this order every moment allows at most what was allowed
+before or what is allowed after. Chains that no packet can meet yet may come in several pieces:
+inside a user namespace one nftables transaction has to fit the socket's send buffer.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from harness.enforcer import tool
+from harness.enforcer.compiled import Compiled
+from harness.enforcer.iptables import ipset
+from harness.enforcer.iptables.render import Renderer, comment_of
+from harness.enforcer.ruleset import Chain, Change, Ruleset, change, pieces
+
+FAMILIES = (4, 6)
+OURS = re.compile(r"^NP([a-z])[46]-")
+JUMPS = {"FORWARD": "NETPOL", "INPUT": "NETPOL-INPUT"}
+JUMP_COMMENT = "network policies"
+
+
+class Iptables:
+    """The data plane of one node. ``variant`` is ``nft``, ``legacy`` or ``""`` (the default)."""
+
+    name = "iptables"
+
+    def __init__(self, variant: str = "") -> None:
+        self._suffix = f"-{variant}" if variant else ""
+        self._lines = 500  # in one piece; halved when the kernel says that it was too much
+        self._epoch = ""
+        self._renderers: dict[int, Renderer] = {}
+        self._there: dict[int, Ruleset] = {}
+
+    def apply(self, compiled: Compiled) -> None:
+        """Bring the snapshot into force. After a ToolError what was in force before still is."""
+        if not self._epoch:
+            self._install(compiled)
+            return
+        wanted = {family: render(compiled) for family, render in self._renderers.items()}
+        changes = {family: change(self._there[family], wanted[family]) for family in FAMILIES}
+        try:
+            self._update(changes)
+        except tool.ToolError:
+            # what was done of it is unknown now: the next attempt builds a new epoch
+            self._epoch = ""
+            raise
+        self._there = wanted
+
+    def forget(self) -> None:
+        """Somebody else changed something: the next :meth:`apply` builds everything anew."""
+        self._epoch = ""
+
+    # One change
+
+    def _update(self, changes: Mapping[int, Change]) -> None:
+        chains = any(one.chains for one in changes.values())
+        before = [line for one in changes.values() for line in ipset.before(one)]
+        after = [line for one in changes.values() for line in ipset.after(one)]
+        if not chains:
+            ipset.restore(before + after)
+            return
+        ipset.restore(before)
+        for family, one in changes.items():
+            if one.chains:
+                self._switch(family, one)
+        ipset.restore(after)
+
+    def _switch(self, family: int, one: Change) -> None:
+        """New, changed and gone chains of a family; if need be, the first and last in pieces."""
+        flushed = {**one.new_chains, **one.changed_chains, **dict.fromkeys(one.gone_chains, ())}
+        whole = [*declare(flushed), *fill(flushed), *(f"-X {name}" for name in one.gone_chains)]
+        if len(whole) <= self._lines:
+            try:
+                self._restore(family, whole)
+                return
+            except tool.TooLargeError:
+                self._shrink()
+        self._build(family, one.new_chains)
+        self._restore(family, [*declare(one.changed_chains), *fill(one.changed_chains)])
+        self._remove(family, one.gone_chains)
+
+    # A new epoch
+
+    def _install(self, compiled: Compiled) -> None:
+        in_force = self._in_force()
+        self._sweep(keep=in_force)  # what an earlier attempt left half built
+        epoch = next(letter for letter in string.ascii_lowercase if letter not in in_force)
+        self._renderers = {family: Renderer(family, f"NP{epoch}{family}-") for family in FAMILIES}
+        wanted = {family: render(compiled) for family, render in self._renderers.items()}
+        changes = [change(Ruleset(), ruleset) for ruleset in wanted.values()]
+        ipset.restore([line for one in changes for line in ipset.before(one)])
+        for family in FAMILIES:
+            self._build(family, wanted[family].chains)
+        for family, render in self._renderers.items():
+            hooks = render.hooks()
+            self._restore(family, [*declare(hooks), *fill(hooks), *self._jumps(family)])
+        self._epoch, self._there = epoch, wanted
+        self._sweep(keep={epoch})
+
+    def _in_force(self) -> set[str]:
+        """The epochs that packets are led to; two after a crash between the families' switches."""
+        rules = (
+            line
+            for family in FAMILIES
+            for line in self._list(family)
+            if line.split()[1] in JUMPS.values()
+        )
+        return {match[1] for line in rules if (match := re.search(r" NP([a-z])[46]-", line))}
+
+    def _jumps(self, family: int) -> Iterator[str]:
+        """Lines that put our jumps first, if they are not already."""
+        for base, ours in JUMPS.items():
+            rules = [line for line in self._list(family, base) if line.startswith("-A ")]
+            mine = [line for line in rules if line.endswith(f" -j {ours}")]
+            if len(mine) == 1 and rules[0] == mine[0]:
+                continue
+            yield from (f"-D {line.removeprefix('-A ')}" for line in mine)
+            yield f"-I {base} 1 {comment_of(JUMP_COMMENT)} -j {ours}"
+
+    def _sweep(self, keep: Collection[str]) -> None:
+        """Take away what no packet meets any more: all epochs but those to keep."""
+        for family in FAMILIES:
+            self._remove(family, stale(self._chain_names(family), keep))
+        ipset.restore(f"destroy {name}" for name in stale(ipset.names(), keep))
+
+    def clean(self) -> None:
+        """Take away all that this plane ever made on the node, in whatever state it is."""
+        for family in FAMILIES:
+            lines = []
+            names = set(self._chain_names(family))
+            for base, ours in JUMPS.items():
+                lines += [
+                    f"-D {line.removeprefix('-A ')}"
+                    for line in self._list(family, base)
+                    if line.endswith(f" -j {ours}")
+                ]
+                if ours in names:
+                    lines += [f":{ours} - [0:0]", f"-X {ours}"]
+            # flushed before removed, and what refers to them goes first
+            self._restore(family, sorted(lines, key=lambda line: line.startswith("-X")))
+        self._epoch = ""
+        self._sweep(keep=())
+
+    # The tools
+
+    def _build(self, family: int, chains: Mapping[str, Chain]) -> None:
+        """Chains that nothing leads to yet, in pieces."""
+        left = list(chains.items())
+        while left:
+            piece = next(pieces(left, self._lines, lambda item: 1 + len(item[1])))
+            try:
+                self._restore(family, [*declare(dict(piece)), *fill(dict(piece))])
+            except tool.TooLargeError:
+                self._shrink()
+                continue
+            left = left[len(piece) :]
+
+    def _remove(self, family: int, names: Iterable[str]) -> None:
+        """Chains that nothing else leads to: emptied first, as they lead to one another."""
+        left = list(names)
+        for lines in (declare(left), (f"-X {name}" for name in left)):
+            for piece in pieces(lines, self._lines // 2, lambda _: 1):
+                self._restore(family, piece)
+
+    def _shrink(self) -> None:
+        if self._lines <= 50:
+            raise tool.ToolError(f"not even {self._lines} rules fit one transaction")
+        self._lines //= 2
+
+    def _restore(self, family: int, lines: list[str]) -> None:
+        if lines:
+            text = "\n".join(("*filter", *lines, "COMMIT", ""))
+            tool.run([self._tool(family, "-restore"), "--noflush", "--wait", "5"], text)
+
+    def _list(self, family: int, chain: str = "") -> list[str]:
+        argv = [self._tool(family), "--wait", "5", "-S", *([chain] if chain else [])]
+        return tool.run(argv).splitlines()
+
+    def _chain_names(self, family: int) -> list[str]:
+        return [line.split()[1] for line in self._list(family) if line.startswith("-N ")]
+
+    def _tool(self, family: int, what: str = "") -> str:
+        return f"{'ip6tables' if family == 6 else 'iptables'}{self._suffix}{what}"
+
+
+def stale(names: Iterable[str], keep: Collection[str]) -> list[str]:
+    """Those of our names that belong to none of the epochs to keep."""
+    return [name for name in names if (match := OURS.match(name)) and match[1] not in keep]
+
+
+def declare(chains: Iterable[str]) -> Iterator[str]:
+    """Lines that make chains, or empty those that are there."""
+    return (f":{name} - [0:0]" for name in chains)
+
+
+def fill(chains: Mapping[str, Chain]) -> Iterator[str]:
+    """Lines that add a chain's rules."""
+    return (f"-A {name} {rule}" for name, rules in chains.items() for rule in rules)

@@ -1,0 +1,115 @@
+"""What one address family's part of the kernel should hold, and the way from one such to the next.
+
+Both data planes render to this form. Names are the kernel's own; rules are in the language of the
+plane's tool, without the words that say where they go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+Chain = tuple[str, ...]
+
+
+class KernelSet(NamedTuple):
+    """A set or map: its type in the plane's words, and its elements."""
+
+    type: str
+    elements: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """Sets and chains by name. A chain stands after those that its rules lead to."""
+
+    sets: Mapping[str, KernelSet] = field(default_factory=dict)
+    chains: Mapping[str, Chain] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The way from one ruleset to another, in parts that can be done one after the other.
+
+    ``taken`` and ``given`` are elements of sets that exist before and after.
+    """
+
+    new_sets: Mapping[str, KernelSet]
+    taken: Mapping[str, frozenset[str]]
+    given: Mapping[str, frozenset[str]]
+    gone_sets: Mapping[str, KernelSet]
+    new_chains: Mapping[str, Chain]
+    changed_chains: Mapping[str, Chain]
+    gone_chains: tuple[str, ...]
+
+    @property
+    def chains(self) -> bool:
+        """Does any chain change?"""
+        return bool(self.new_chains or self.changed_chains or self.gone_chains)
+
+    def __bool__(self) -> bool:
+        return bool(self.new_sets or self.taken or self.given or self.gone_sets or self.chains)
+
+
+def change(old: Ruleset, new: Ruleset) -> Change:
+    """What has to be done to get from ``old`` to ``new``."""
+    taken: dict[str, frozenset[str]] = {}
+    given: dict[str, frozenset[str]] = {}
+    for name, wanted in new.sets.items():
+        there = old.sets.get(name)
+        if there is None or there is wanted or there.elements is wanted.elements:
+            continue
+        if away := there.elements - wanted.elements:
+            taken[name] = away
+        if more := wanted.elements - there.elements:
+            given[name] = more
+    return Change(
+        new_sets={name: made for name, made in new.sets.items() if name not in old.sets},
+        taken=taken,
+        given=given,
+        gone_sets={name: there for name, there in old.sets.items() if name not in new.sets},
+        new_chains={name: rules for name, rules in new.chains.items() if name not in old.chains},
+        changed_chains={
+            name: rules
+            for name, rules in new.chains.items()
+            if name in old.chains and old.chains[name] != rules
+        },
+        # the other way round: what leads to a chain goes before it
+        gone_chains=tuple(name for name in reversed(list(old.chains)) if name not in new.chains),
+    )
+
+
+def pieces(items: Iterable[T], size: int, weigh: Callable[[T], int]) -> Iterator[list[T]]:
+    """The items in order, cut into pieces that weigh at most ``size`` (or hold one item)."""
+    piece: list[T] = []
+    weight = 0
+    for item in items:
+        if piece and weight + weigh(item) > size:
+            yield piece
+            piece, weight = [], 0
+        piece.append(item)
+        weight += weigh(item)
+    if piece:
+        yield piece
+
+
+class Memo:
+    """Remembers what was made of a value for as long as the very same value is asked about."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, tuple[object, object]] = {}
+        self._next: dict[Hashable, tuple[object, object]] = {}
+
+    def __call__(self, key: Hashable, value: object, make: Callable[[], T]) -> T:
+        """``make()``, or what it gave the last time if ``value`` is that of the last time."""
+        known = self._made.get(key)
+        entry = known if known is not None and known[0] is value else (value, make())
+        self._next[key] = entry
+        return entry[1]  # type: ignore[return-value]  # what this key's make() gave
+
+    def turn(self) -> None:
+        """Forget what was not asked for since the last turn."""
+        self._made, self._next = self._next, {}

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from harness.model.fields import Fault, Reader, dotted
 from harness.model.policy import NetworkPolicy, Source
-from harness.model.read_cluster_policy import read_cluster_policy
 from harness.model.read_objects import (
     TEMPLATES,
     read_namespace,
@@ -25,10 +25,11 @@ from harness.model.read_objects import (
 )
 from harness.model.read_policy import read_policy
 from harness.model.world import Namespace, Node, Pod, Service, World
-from harness.model.write import to_manifest
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    from harness.model.cluster_policy import ClusterNetworkPolicy
 
 
 __all__ = [
@@ -42,7 +43,15 @@ __all__ = [
     "to_yaml",
 ]
 
-ApiObject = "Namespace | Pod | Service | Node | NetworkPolicy | ClusterNetworkPolicy"
+
+def _read_cluster_policy(
+    data: dict[str, Any], reader: Reader, source: Source | None
+) -> ClusterNetworkPolicy:
+    # Imported on demand: most clusters have none, and controllers that import us start sooner.
+    from harness.model.read_cluster_policy import read_cluster_policy
+
+    return read_cluster_policy(data, reader, source)
+
 
 _READERS: Mapping[str, Callable[[dict[str, Any], Reader, Source | None], Any]] = {
     "Namespace": read_namespace,
@@ -50,7 +59,7 @@ _READERS: Mapping[str, Callable[[dict[str, Any], Reader, Source | None], Any]] =
     "Service": read_service,
     "Node": read_node,
     "NetworkPolicy": read_policy,
-    "ClusterNetworkPolicy": read_cluster_policy,
+    "ClusterNetworkPolicy": _read_cluster_policy,
 }
 _VERSIONS: Mapping[str, str] = {
     **dict.fromkeys(("Namespace", "Pod", "Service", "Node", "ReplicationController"), "v1"),
@@ -361,12 +370,41 @@ def _doubles(objects: Iterable[Any]) -> Iterator[Problem]:
         first[key] = source
 
 
+def to_manifest(thing: object) -> dict[str, Any]:
+    """The manifest of an object, as an API server would take it; reading it again gives an equal
+    object. Raises TypeError for what is no Kubernetes object (an External)."""
+    from harness.model import write
+
+    return write.to_manifest(thing)
+
+
 def to_yaml(objects: Iterable[Any]) -> str:
     """A YAML text with a document for each object; empty text for none."""
     import yaml
 
-    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    dumper = _dumper()
     return "---\n".join(
         yaml.dump(to_manifest(thing), Dumper=dumper, sort_keys=False, allow_unicode=True, width=100)
         for thing in objects
     )
+
+
+@cache
+def _dumper() -> Any:
+    """Quotes each text that Kubernetes would take for something else, like ``y`` or ``1e3``;
+    PyYAML's own idea of those is another."""
+    import yaml
+
+    from harness.model.yamltext import plain
+
+    base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+    class Dumper(base):  # type: ignore[misc]
+        pass
+
+    def text(dumper: Any, value: str) -> Any:
+        style = None if plain(value) == value else "'"
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    return Dumper

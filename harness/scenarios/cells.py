@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 
+from harness.labs.server import DEFAULT_PORT
 from harness.model.flow import Cell, Endpoint, EndpointKind, Via
 from harness.model.policy import Protocol
-from harness.model.world import Phase, Pod, Service, Workload, World
+from harness.model.world import ContainerPort, Phase, Pod, Service, Workload, World
 from harness.scenarios.scenario import Probes
 
 #: Where the lab keeps what is its own (the DNS server): in no matrix unless it is named.
@@ -180,11 +181,10 @@ def _targets(
                 pod = world.pods[endpoint.namespace, endpoint.name]
                 if pod.workload is Workload.CLIENT or pod.phase is not Phase.RUNNING:
                     continue
-                own = {(p.port, p.protocol) for p in pod.ports}
                 offered = [
                     (n, p, f)
                     for n, p in ports
-                    if (n, p) in own
+                    if (n, p) in _served(pod.ports)
                     for f in families
                     if _has(pod.ips, f)
                 ]
@@ -210,11 +210,10 @@ def _targets(
                 ]
             case Via.EXTERNAL_IP, EndpointKind.EXTERNAL:
                 external = world.externals[endpoint.name]
-                own = {(p.port, p.protocol) for p in external.ports}
                 offered = [
                     (n, p, f)
                     for n, p in ports
-                    if (n, p) in own
+                    if (n, p) in _served(external.ports)
                     for f in families
                     if _has(external.ips, f)
                 ]
@@ -222,6 +221,11 @@ def _targets(
                 continue
         for port, protocol, family in offered:
             yield endpoint, port, protocol, family
+
+
+def _served(declared: tuple[ContainerPort, ...]) -> set[tuple[int, Protocol]]:
+    """What a server listens on: what it declares, or, as nginx does, 80."""
+    return {(p.port, p.protocol) for p in declared} or {(DEFAULT_PORT, Protocol.TCP)}
 
 
 def _node_ports(world: World, node: str) -> Iterator[tuple[int, Protocol]]:

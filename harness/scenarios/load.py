@@ -35,8 +35,8 @@ from typing import TypeVar
 from harness.model.actions import Action, Apply, Delete, Finish, Relabel
 from harness.model.cluster_policy import ClusterNetworkPolicy
 from harness.model.flow import Endpoint, Verdict, Via
-from harness.model.manifest import ManifestError, from_manifest
-from harness.model.policy import NO_LABELS, NetworkPolicy, Protocol
+from harness.model.manifest import Loaded, load_text
+from harness.model.policy import NO_LABELS, NetworkPolicy, Protocol, Source
 from harness.model.transition import ActionError, step
 from harness.model.world import (
     ContainerPort,
@@ -70,6 +70,7 @@ _KINDS = {
     "namespace": "Namespace",
 }
 T = TypeVar("T")
+Policy = NetworkPolicy | ClusterNetworkPolicy
 
 
 def load_file(path: Path | str) -> list[Scenario]:
@@ -169,8 +170,8 @@ def _actions(key: str, tree: Tree, path: Path) -> Iterator[tuple[Tree, Action]]:
                 yield item, Apply(_policy(item))
         case "policies":
             for item in tree.items("policies"):
-                for document in _beside(item, path):
-                    yield document, Apply(_policy(document))
+                for policy in _beside(item, path):
+                    yield item, Apply(policy)
         case "delete":
             for item in tree.items("delete"):
                 yield item, Delete(*_reference(item, item.text("delete")))
@@ -205,34 +206,57 @@ def _finish(tree: Tree) -> Iterator[tuple[Tree, Action]]:
             yield item, Finish(*_pair(item, item.text("finish")))
 
 
-def _beside(item: Tree, path: Path) -> Iterator[Tree]:
+def _beside(item: Tree, path: Path) -> list[Policy]:
+    """The policies of a file in the scenario's own directory."""
     name = item.text("policies")
     file = path.parent / name
-    if not file.is_file():
-        raise item.wrong(
-            f"there is no file {name!r} beside {path.name}",
-            "the path is taken from the scenario's own directory",
-        )
-    yield from documents(file)
-
-
-def _policy(tree: Tree) -> NetworkPolicy | ClusterNetworkPolicy:
-    manifest = tree.plain()
-    if not isinstance(manifest, dict):
-        raise tree.wrong("a policy has to be a mapping with metadata and spec")
-    if "kind" not in manifest and "apiVersion" not in manifest:
-        manifest = {
-            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", **manifest
-        }  # fmt: skip
     try:
-        thing = from_manifest(manifest, tree.source)
-    except ManifestError as wrong:
-        raise tree.wrong(f"the API would refuse this policy: {wrong}") from None
-    if not isinstance(thing, NetworkPolicy | ClusterNetworkPolicy):
-        raise tree.wrong(
-            f"a {manifest.get('kind')} is no policy", "pods and namespaces are made by 'create'"
-        )
-    return thing
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as wrong:
+        raise item.wrong(
+            f"{name!r} beside {path.name} cannot be read: {getattr(wrong, 'strerror', wrong)}",
+            "the path is taken from the scenario's own directory",
+        ) from None
+    return _policies(load_text(text, str(file)), item)
+
+
+def _policy(tree: Tree) -> Policy:
+    """One policy, written out inside of the scenario."""
+    entries = tree.mapping("a policy")
+    text = tree.written
+    if "kind" not in entries and "apiVersion" not in entries:
+        text = _with_kind(text)
+    (policy,) = _policies(load_text(text, tree.file), tree)
+    return policy
+
+
+def _with_kind(text: str) -> str:
+    """The manifest as a NetworkPolicy, its lines where they were."""
+    before, rest = text[: -len(text.lstrip())], text.lstrip()
+    version, kind = "apiVersion: networking.k8s.io/v1", "kind: NetworkPolicy"
+    if rest.startswith("{"):
+        return f"{before}{{{version}, {kind}, {rest[1:]}"
+    indent = before.rpartition("\n")[2]
+    # In the place of the two (blanked) lines above it; in a scenario there always are two.
+    above = before.removesuffix("\n\n" + indent)
+    return f"{above}{indent}{version}\n{indent}{kind}\n{indent}{rest}"
+
+
+def _policies(loaded: Loaded, tree: Tree) -> list[Policy]:
+    for problem in loaded.errors:
+        what = f"{problem.field}: {problem.message}" if problem.field else problem.message
+        source = Source(problem.file, problem.line) if problem.line else tree.source
+        raise ScenarioError(source, f"the API would refuse this policy: {what}", problem.hint)
+    for thing in loaded.objects:
+        if not isinstance(thing, NetworkPolicy | ClusterNetworkPolicy):
+            raise ScenarioError(
+                thing.source,
+                f"{type(thing).__name__} {thing.name} is no policy",
+                "pods, namespaces and Services are made by 'create'",
+            )
+    if not loaded.objects:
+        raise tree.wrong("there is no policy in it")
+    return list(loaded.objects)
 
 
 def _reference(tree: Tree, text: str) -> tuple[str, str, str]:

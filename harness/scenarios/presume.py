@@ -6,13 +6,15 @@ from dataclasses import replace
 from itertools import count
 
 from harness.model.flow import Endpoint, EndpointKind
-from harness.model.world import Node, World
+from harness.model.world import External, Node, World
 
-NODES = ("node-1", "node-2", "node-3")
+#: Nodes as every lab names them, and the outside host that every lab begins with.
+NODES = ("control-plane", "worker", "worker2")
+OUTSIDE = External("outside", ("203.0.113.10", "2001:db8:113::a"))
 
 
 def presume(world: World) -> World:
-    """The world with three nodes and both families, as a lab would fill it in.
+    """The world with nodes, an outside host and both families, as a lab would fill it in.
 
     What the world itself says (addresses, nodes) is kept. Pods are spread over the nodes in the
     order of their names. The addresses are made up: nothing may rest on which they are.
@@ -48,7 +50,12 @@ def presume(world: World) -> World:
             n = next(numbers)
             ips = (f"10.96.{n // 250}.{n % 250 + 1}", f"fd00:10:96::{n:x}")
         services[key] = replace(service, cluster_ips=ips)
-    return world.with_(nodes=nodes, pods=pods, services=services)
+    return world.with_(
+        nodes=nodes,
+        pods=pods,
+        services=services,
+        externals={OUTSIDE.name: OUTSIDE, **world.externals},
+    )
 
 
 def lab_made(endpoint: Endpoint) -> bool:

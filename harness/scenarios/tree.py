@@ -33,6 +33,22 @@ class Tree:
 
     file: str
     node: Any
+    lines: tuple[str, ...] = ()
+
+    def _sub(self, node: Any) -> Tree:
+        return Tree(self.file, node, self.lines)
+
+    @property
+    def written(self) -> str:
+        """The text of this mapping or list as it stands in the file, at its line and column, so
+        that a reader of just this part speaks of the file's own lines."""
+        start, end = self.node.start_mark, self.node.end_mark
+        lines = list(self.lines[start.line : end.line + 1])
+        if len(lines) > end.line - start.line:
+            lines[-1] = lines[-1][: end.column]
+        lines[0] = " " * start.column + lines[0][start.column :]
+        blank = "\n" * int(start.line)
+        return blank + "\n".join(lines) + "\n"
 
     @property
     def source(self) -> Source:
@@ -62,16 +78,16 @@ class Tree:
             raise self.wrong(f"{what} has to be a mapping, KEY: VALUE")
         entries: dict[str, Tree] = {}
         for key_node, value in self.node.value:
-            key = Tree(self.file, key_node).text(f"a key of {what}")
+            key = self._sub(key_node).text(f"a key of {what}")
             if key in entries:
-                raise Tree(self.file, key_node).wrong(f"{what}: the key {key!r} is given twice")
+                raise self._sub(key_node).wrong(f"{what}: the key {key!r} is given twice")
             if known is not None and key not in known:
                 near = get_close_matches(key, known, n=1)
-                raise Tree(self.file, key_node).wrong(
+                raise self._sub(key_node).wrong(
                     f"{what}: unknown key {key!r}",
                     f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}",
                 )
-            entries[key] = Tree(self.file, value)
+            entries[key] = self._sub(value)
         for key in required:
             if key not in entries:
                 raise self.wrong(f"{what} needs the key {key!r}")
@@ -82,7 +98,7 @@ class Tree:
         if self.empty:
             return []
         if isinstance(self.node, yaml.SequenceNode):
-            return [Tree(self.file, item) for item in self.node.value]
+            return [self._sub(item) for item in self.node.value]
         if isinstance(self.node, yaml.ScalarNode):
             return [self]
         raise self.wrong(f"{what} has to be a list")
@@ -121,8 +137,7 @@ class Tree:
             raise self.wrong(f"{what}: {wrong}") from None
 
     def plain(self) -> Any:
-        """As plain Python values. A key that is given twice in a mapping is refused."""
-        self._refuse_twins(self.node, set())
+        """As plain Python values, read as YAML reads them."""
         loader = _Loader("")
         try:
             return loader.construct_document(self.node)
@@ -131,26 +146,10 @@ class Tree:
         finally:
             loader.dispose()
 
-    def _refuse_twins(self, node: Any, seen: set[int]) -> None:
-        if id(node) in seen:
-            return
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            keys: set[str] = set()
-            for key, value in node.value:
-                if isinstance(key, yaml.ScalarNode):
-                    if key.value in keys:
-                        raise Tree(self.file, key).wrong(f"the key {key.value!r} is given twice")
-                    keys.add(key.value)
-                self._refuse_twins(value, seen)
-        elif isinstance(node, yaml.SequenceNode):
-            for item in node.value:
-                self._refuse_twins(item, seen)
 
-
-def documents(path: Path, shown: str | None = None) -> Iterator[Tree]:
+def documents(path: Path) -> Iterator[Tree]:
     """The documents of a YAML file, empty ones left out. Raises :class:`ScenarioError`."""
-    name = shown or str(path)
+    name = str(path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as wrong:
@@ -158,9 +157,10 @@ def documents(path: Path, shown: str | None = None) -> Iterator[Tree]:
     except UnicodeDecodeError as wrong:
         raise ScenarioError(None, f"{name} is not UTF-8: {wrong.reason}") from None
     loader = _Loader(text)
+    lines = tuple(text.splitlines())
     try:
         while loader.check_node():
-            tree = Tree(name, loader.get_node())
+            tree = Tree(name, loader.get_node(), lines)
             if not tree.empty:
                 yield tree
     except yaml.MarkedYAMLError as wrong:

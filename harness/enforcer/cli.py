@@ -11,11 +11,15 @@ from typing import Any
 from harness.enforcer.plane import Plane
 from harness.enforcer.tool import ToolError
 
-DATAPLANES = ("iptables",)
+DATAPLANES = ("iptables", "nftables")
 
 
 def plane_of(options: argparse.Namespace) -> Plane:
     """The data plane that the options name. Only it is imported: starting is quick."""
+    if options.dataplane == "nftables":
+        from harness.enforcer.nftables.plane import Nftables
+
+        return Nftables()
     from harness.enforcer.iptables.plane import Iptables
 
     return Iptables(options.iptables)
@@ -36,7 +40,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="enforcer_command", required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        "--dataplane", choices=DATAPLANES, default="iptables", help="default: %(default)s"
+        "--dataplane", choices=DATAPLANES, default="nftables", help="default: %(default)s"
     )
     common.add_argument(
         "--iptables",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
-from harness.enforcer.compiled import PodQuery
+from harness.enforcer.compiled import PodQuery, Target
+from harness.enforcer.ranges import Range
+from harness.model.policy import Direction, Protocol
 
 DIGEST = 16  # hexadecimal digits: 64 bits
 
@@ -22,9 +25,42 @@ def of_query(query: PodQuery) -> str:
     return digest(repr(query))
 
 
-def of_union(union: frozenset[PodQuery]) -> str:
-    """The digest of a union of queries, whatever their order."""
-    return digest(" ".join(sorted(of_query(query) for query in union)))
+def of_queries(queries: Iterable[PodQuery]) -> str:
+    """The digest of several queries, whatever their order."""
+    return digest(" ".join(sorted(of_query(query) for query in queries)))
+
+
+LETTER = {Direction.INGRESS: "i", Direction.EGRESS: "o"}
+
+
+def pod_set(union: frozenset[PodQuery]) -> str:
+    """The set of the addresses that a union of queries finds."""
+    return f"p-{of_queries(union)}"
+
+
+def block_set(ranges: tuple[Range, ...]) -> str:
+    """The set of some address ranges."""
+    return f"b-{digest(repr(ranges))}"
+
+
+def port_set(protocol: Protocol, name: str) -> str:
+    """The set of the numbers that pods give to one name."""
+    return f"n-{digest(f'{protocol} {name}')}"
+
+
+def target_chain(target: Target) -> str:
+    """The chain of what policies that select the same pods allow together."""
+    return f"t{LETTER[target.direction]}-{of_query(target.query)}"
+
+
+def class_chain(direction: Direction, targets: tuple[Target, ...]) -> str:
+    """The chain of the pods that the same targets select."""
+    return f"c{LETTER[direction]}-{of_queries(target.query for target in targets)}"
+
+
+def isolated(direction: Direction, targets: tuple[Target, ...]) -> str:
+    """What the last rule of a class says of itself."""
+    return f"{direction} isolated by policies of namespace {targets[0].query.namespaces}"
 
 
 def comment(text: str, limit: int) -> str:

@@ -102,15 +102,13 @@ class Enforcer:
 
     def __init__(self, node: OneNode, dataplane: str, *options: str, name: str = "node") -> None:
         self.node = node
-        self.options = ["--dataplane", dataplane, *options]
-        self.name = name
+        self.command = ["events", "--node", name, "--dataplane", dataplane, *options]
         self.seq = 0
         self.program = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*self.node.enter(), sys.executable, "-m", "harness.enforcer", "events"]
-            + ["--node", self.name, *self.options],
+            [*self.node.enter(), sys.executable, "-m", "harness.enforcer", *self.command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,

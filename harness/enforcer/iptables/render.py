@@ -11,7 +11,6 @@ from harness.enforcer.compiled import (
     Blocks,
     Compiled,
     PodKey,
-    PodQuery,
     Ports,
     PortSpan,
     Row,
@@ -27,11 +26,10 @@ CLEAR = "0x0/0x1000"
 COMMENT = 255
 MULTIPORT = 15  # numbers in one multiport match; a range takes two
 
-#: Which end of a packet is the peer's, and the letter that chain names have for a direction.
+#: Which end of a packet is the peer's; the words for the pod's address and for the other.
 PEER_END = {Direction.INGRESS: "src", Direction.EGRESS: "dst"}
 POD_FLAG = {Direction.INGRESS: "-d", Direction.EGRESS: "-s"}
 OTHER_FLAG = {Direction.INGRESS: "-s", Direction.EGRESS: "-d"}
-LETTER = {Direction.INGRESS: "i", Direction.EGRESS: "o"}
 
 #: ICMPv6 without which IPv6 does not work at all: neighbour discovery (RFC 4861), MLD (RFC 2710,
 #: RFC 3810). Never blocked.
@@ -56,18 +54,18 @@ class Renderer:
     def _sets(self, compiled: Compiled) -> dict[str, KernelSet]:
         family, memo, sets = self.family, self._memo, dict[str, KernelSet]()
         for union, addresses in compiled.pod_sets.items():
-            name = memo(("union", union), union, partial(self._pod_set, union))
-            sets[name] = KernelSet("hash:ip", addresses.of(family))
+            name = memo(("union", union), union, partial(names.pod_set, union))
+            sets[self.prefix + name] = KernelSet("hash:ip", addresses.of(family))
         for rows in compiled.targets.values():
             for blocks in blocks_of(rows):
                 if blocks.of(family):
-                    name = memo(("blocks", blocks), blocks, partial(self._block_set, blocks))
+                    name = self.prefix + names.block_set(blocks.of(family))
                     if name not in sets:
                         sets[name] = memo(name, None, partial(net_set, blocks, family))
         for port, doors in compiled.named_ports.items():
             pairs = doors.of(family)
             make = partial(door_set, port[0], pairs)
-            sets[self._port_set(*port)] = memo(("doors", port), pairs, make)
+            sets[self.prefix + names.port_set(*port)] = memo(("doors", port), pairs, make)
         mine = frozenset(
             address
             for pod in compiled.pods.values()
@@ -79,20 +77,13 @@ class Renderer:
         sets[f"{self.prefix}guarded"] = KernelSet("hash:net", frozenset(guarded))
         return sets
 
-    def _pod_set(self, union: frozenset[PodQuery]) -> str:
-        return f"{self.prefix}p-{names.of_union(union)}"
-
-    def _block_set(self, blocks: Blocks) -> str:
-        return f"{self.prefix}b-{names.digest(repr(blocks.of(self.family)))}"
-
-    def _port_set(self, protocol: Protocol, name: str) -> str:
-        return f"{self.prefix}n-{names.digest(f'{protocol} {name}')}"
-
     def _chains(self, compiled: Compiled) -> dict[str, Chain]:
         chains: dict[str, Chain] = {f"{self.prefix}mark": (f"-j MARK --set-xmark {MARK}",)}
         for target, rows in compiled.targets.items():
             make = partial(self._target, target, rows)
-            chains[self._target_chain(target)] = self._memo(("target", target), rows, make)
+            chains[self.prefix + names.target_chain(target)] = self._memo(
+                ("target", target), rows, make
+            )
         for direction in Direction:
             leaves: dict[str, str] = {}
             classes: dict[str, Chain] = {}
@@ -100,8 +91,8 @@ class Renderer:
                 targets = pod.targets(direction)
                 if targets is None:
                     continue
-                make_name = partial(self._class_chain, direction, targets)
-                name = self._memo(("class", direction, key), pod, make_name)
+                make_name = partial(names.class_chain, direction, targets)
+                name = self.prefix + self._memo(("class", direction, key), pod, make_name)
                 if name not in classes:
                     classes[name] = self._class(direction, targets)
                 for address in pod.addresses:
@@ -111,13 +102,6 @@ class Renderer:
             chains |= self._dispatch(direction, leaves)
         chains |= self._entries()
         return chains
-
-    def _target_chain(self, target: Target) -> str:
-        return f"{self.prefix}t{LETTER[target.direction]}-{names.of_query(target.query)}"
-
-    def _class_chain(self, direction: Direction, targets: tuple[Target, ...]) -> str:
-        union = frozenset(target.query for target in targets)
-        return f"{self.prefix}c{LETTER[direction]}-{names.of_union(union)}"
 
     def _target(self, target: Target, rows: Iterable[Row]) -> Chain:
         return tuple(line for row in rows for line in self._row(target.direction, row))
@@ -134,9 +118,10 @@ class Renderer:
             yield ""
             return
         if row.peers.pods:
-            yield f"-m set --match-set {self._pod_set(row.peers.pods)} {end}"
+            yield f"-m set --match-set {self.prefix}{names.pod_set(row.peers.pods)} {end}"
         if row.peers.blocks.of(self.family):
-            yield f"-m set --match-set {self._block_set(row.peers.blocks)} {end}"
+            name = self.prefix + names.block_set(row.peers.blocks.of(self.family))
+            yield f"-m set --match-set {name} {end}"
 
     def _port_matches(self, row: Row) -> Iterator[str]:
         if isinstance(row.ports, Anything):
@@ -144,21 +129,21 @@ class Renderer:
             return
         yield from span_matches(row.ports)
         for protocol, name in row.ports.names:
-            yield (
-                f"-p {protocol.lower()} -m set --match-set {self._port_set(protocol, name)} dst,dst"
-            )
+            doors = self.prefix + names.port_set(protocol, name)
+            yield f"-p {protocol.lower()} -m set --match-set {doors} dst,dst"
 
     def _class(self, direction: Direction, targets: tuple[Target, ...]) -> Chain:
-        space = targets[0].query.namespaces
         lines = [f"-j MARK --set-xmark {CLEAR}", "-m conntrack --ctstate INVALID -j DROP"]
         for target in targets:
-            lines += [f"-j {self._target_chain(target)}", f"-m mark --mark {MARK} -j RETURN"]
-        text = f"{direction} isolated by policies of {space}, none allows it"
-        return (*lines, f"{comment_of(text)} -j DROP")
+            lines += [
+                f"-j {self.prefix}{names.target_chain(target)}",
+                f"-m mark --mark {MARK} -j RETURN",
+            ]
+        return (*lines, f"{comment_of(names.isolated(direction, targets))} -j DROP")
 
     def _dispatch(self, direction: Direction, leaves: Mapping[str, str]) -> dict[str, Chain]:
         root = f"{self.prefix}{'in' if direction is Direction.INGRESS else 'out'}"
-        branch = f"{self.prefix}d{LETTER[direction]}-"
+        branch = f"{self.prefix}d{names.LETTER[direction]}-"
         return tree(leaves, self.family, POD_FLAG[direction], root, branch)
 
     def _entries(self) -> dict[str, Chain]:

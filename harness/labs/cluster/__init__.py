@@ -1,0 +1,1 @@
+"""Clusters with an API: everything beyond bringing one up, the same for all of them."""

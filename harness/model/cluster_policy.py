@@ -48,7 +48,9 @@ class ClusterPeer:
 
 @dataclass(frozen=True, slots=True)
 class ClusterPort:
-    """One port match: ``port`` alone, ``port``..``end_port``, a ``name``, or any (all None)."""
+    """One port match: ``port`` alone, ``port``..``end_port``, every port of ``protocol``, or a
+    ``name``, which has no protocol of its own. All None: unknown to this reader, so it fails
+    closed."""
 
     protocol: Protocol | None = None
     port: int | None = None
@@ -58,7 +60,7 @@ class ClusterPort:
 
 @dataclass(frozen=True, slots=True)
 class ClusterRule:
-    """One rule; the first that matches in a policy wins."""
+    """One rule; the first that matches in a policy wins. Empty ``ports``: every port."""
 
     action: RuleAction
     peers: tuple[ClusterPeer, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+from harness.model.cluster_policy import ClusterPeer, ClusterPort, ClusterRule, Subject
 from harness.model.policy import (
     Direction,
     LabelSelector,
@@ -82,3 +83,42 @@ def rule(item: Rule, direction: Direction, namespace: str) -> str:
     peers = listed([peer(one, namespace) for one in item.peers], conjunction="or") or "everybody"
     ports = listed([port(one) for one in item.ports], conjunction="or") or "every port"
     return f"{word} {peers}, on {ports}"
+
+
+# -- cluster policies ------------------------------------------------------------------------------
+
+
+def subject(item: Subject) -> str:
+    """``pods with app=web of all namespaces``."""
+    pods = "all pods" if item.pod_selector is None else things("pods", item.pod_selector)
+    return f"{pods} of {things('namespaces', item.namespace_selector)}"
+
+
+def cluster_peer(item: ClusterPeer) -> str:
+    if item.namespaces is not None:
+        return subject(Subject(item.namespaces))
+    if item.pods is not None:
+        return subject(item.pods)
+    if item.nodes is not None:
+        return things("nodes", item.nodes)
+    if item.networks is not None:
+        return f"addresses in {listed(item.networks, conjunction='or')}"
+    if item.domain_names is not None:
+        return f"the domain {listed(item.domain_names, conjunction='or')}"
+    return "a peer of an unknown kind"
+
+
+def cluster_port(item: ClusterPort) -> str:
+    if item.name is not None:
+        return f"the port named {item.name}"
+    if item.protocol is None:
+        return "a protocol of an unknown kind"
+    return port(PolicyPort(item.protocol, item.port, item.end_port))
+
+
+@lru_cache(maxsize=65536)
+def cluster_rule(item: ClusterRule, direction: Direction) -> str:
+    word = "from" if direction is Direction.INGRESS else "to"
+    peers = listed([cluster_peer(one) for one in item.peers], conjunction="or")
+    ports = listed([cluster_port(one) for one in item.ports], conjunction="or") or "every port"
+    return f"{word} {peers or 'nobody'}, on {ports}"

@@ -115,6 +115,8 @@ class Prober:
         self._in_flight = 0
         self.world = World()
         self.losses: dict[Endpoint, int] = {}
+        #: Seconds that the quickest answer of the last look took; a guess before the first.
+        self.quickest = 0.1
 
     # -- the world -----------------------------------------------------------------------------
 
@@ -181,6 +183,15 @@ class Prober:
         probes = [Probe(cell, f"t{next(self._tokens)}") for cell in cells]
         self._wait_for_turn(probes)
         return probes
+
+    def running(self) -> list[Probe]:
+        """The probes that are out now, :data:`AT_ONCE` at most."""
+        return [p for c in self._clients.values() for _, p in c.running.values()]
+
+    @property
+    def backlog(self) -> bool:
+        """Whether probes wait for their turn."""
+        return bool(self._waiting)
 
     def cut(self, probes: Iterable[Probe]) -> None:
         """End these probes if they still run. Their ends are collected as all others."""

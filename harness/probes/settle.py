@@ -1,0 +1,365 @@
+"""Looks at all cells until they agree with what is expected, and stay so. No fixed sleeps.
+
+One step is settled like this:
+
+1. *First look*: every cell at once, and a control for every listener that nobody is expected to
+   reach (:mod:`.controls`).
+2. *Beat*: cells that disagree are asked again, a few on each beat, whatever has become of the
+   probes before, until they agree or the deadline passes. So the latency of a cell is known to a
+   few beats, and no timeout enters it.
+3. *Hold*: when nothing disagrees any more, one more whole look, at the earliest ``hold`` seconds
+   after the last cell came to agree. A cell that has agreed and now does not is ``flaky``.
+
+How long a silence has to be: a SYN that was dropped is sent again after one second, so until then
+waiting longer shows nothing new about a drop; it only tells a drop from a slow machine. A silence
+therefore has to be ``slack`` times as long as the slowest answer that was allowed in the same
+step, and at least ``silence``; and answers that are expected are waited for, for almost the
+whole second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from harness.model.diff import Control, KnownDeviation, denies_lookup, judge
+from harness.model.flow import (
+    Cell,
+    CellResult,
+    Decision,
+    Finding,
+    Observation,
+    Outcome,
+    Verdict,
+)
+from harness.probes.controls import Controls, Listener
+from harness.probes.prober import Probe, Prober
+
+_SILENT = frozenset({Outcome.TIMEOUT, Outcome.REFUSED, Outcome.RESET, Outcome.UNREACHABLE})
+_IDLE = 0.25
+# Probes of one cell that are out at once where an answer is late; tries to hear a listener.
+_OUT_AT_ONCE = 3
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds, but for ``slack`` (a factor) and ``at_a_beat`` (cells asked again on one beat).
+
+    The defaults are the embedded lab's. ``deadline`` counts from the change.
+    """
+
+    silence: float = 0.1
+    slack: float = 2.0
+    patience: float = 0.9
+    beat: float = 0.025
+    at_a_beat: int = 16
+    hold: float = 0.1
+    deadline: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What came of it. ``times``: ``first_look``, ``agreed`` (the first probe of the last cell's
+    lasting run), ``held``; on the prober's clock, what was not reached is absent. ``probes``
+    counts them all, controls included."""
+
+    results: tuple[CellResult, ...]
+    times: Mapping[str, float]
+    probes: int
+
+
+@dataclass(eq=False, slots=True)
+class _Track:
+    """One cell on its way: its probes in the order of launching."""
+
+    cell: Cell
+    decision: Decision
+    probes: list[Probe] = field(default_factory=list)
+    flaky: str = ""
+
+    def agrees(self, seen: Observation) -> bool:
+        match self.decision.verdict:
+            case Verdict.ALLOW:
+                return seen.outcome is Outcome.ALLOWED
+            case Verdict.DENY:
+                return seen.outcome in _SILENT or (
+                    seen.outcome is Outcome.NAME_FAILURE and denies_lookup(self.decision)
+                )
+            case Verdict.UNDEFINED:
+                return seen.outcome is not Outcome.HARNESS_ERROR
+
+    @property
+    def last(self) -> Observation | None:
+        """The youngest probe that has ended, as far as one has."""
+        return next((p.seen for p in reversed(self.probes) if p.seen is not None), None)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the youngest probe is still out."""
+        return bool(self.probes) and self.probes[-1].seen is None
+
+    @property
+    def good(self) -> bool:
+        """Nothing speaks against it: it was answered as expected; or, where silence is expected,
+        the youngest probe is still met with silence."""
+        if self.decision.verdict is not Verdict.ALLOW and self.waits:
+            return True
+        last = self.last
+        return last is not None and self.agrees(last)
+
+    def out_before(self, probe: Probe | None) -> list[Probe]:
+        """Its probes that are out and were launched before this one (None: all)."""
+        found = []
+        for other in self.probes:
+            if other is probe:
+                break
+            if other.seen is None:
+                found.append(other)
+        return found
+
+    def since(self) -> float | None:
+        """When the first probe of the lasting run of agreeing ones was sent."""
+        start = None
+        for probe in reversed(self.probes):
+            if probe.seen is None:
+                if self.decision.verdict is Verdict.ALLOW:
+                    continue  # neither here nor there
+            elif not self.agrees(probe.seen):
+                break
+            start = probe.sent if probe.sent is not None else start
+        return start
+
+
+def settle(
+    prober: Prober,
+    expected: Mapping[Cell, Decision],
+    changed_at: float,
+    timing: Timing | None = None,
+    *,
+    baseline: Collection[Cell] = frozenset(),
+    deviation: Callable[[Cell], KnownDeviation | None] | None = None,
+) -> Settled:
+    """Look until it agrees and holds, or the deadline passes, and judge every cell.
+
+    ``changed_at``: just before the change was sent, on the prober's clock. ``baseline``: cells
+    that have been seen to connect without policies. ``deviation``: what the catalogue knows of a
+    cell. The prober must be at the world that ``expected`` is about (:meth:`Prober.begin`).
+    """
+    step = _Settling(prober, expected, changed_at, timing or Timing())
+    if expected:
+        step.run()
+    return step.settled(baseline, deviation or (lambda _: None))
+
+
+class _Settling:
+    def __init__(
+        self,
+        prober: Prober,
+        expected: Mapping[Cell, Decision],
+        changed_at: float,
+        timing: Timing,
+    ) -> None:
+        self.prober = prober
+        self.timing = timing
+        self.changed_at = changed_at
+        self.controls = Controls(prober.world, expected)
+        self.tracks = {cell: _Track(cell, d) for cell, d in expected.items()}
+        self.out: dict[Probe, _Track | None] = {}  # None: a control
+        self.unrest: dict[Cell, _Track] = {}
+        self.holding = False
+        self.slowest = 0.0
+        self.heard = 0.0
+        self.launched = 0
+        self.times: dict[str, float] = {}
+
+    # -- the way -------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        start = self.times["first_look"] = self.heard = self.prober.now()
+        self._launch(self.tracks.values())
+        self._control(self.controls.first)
+        beat = start + self.timing.beat
+        deadline = self.changed_at + self.timing.deadline
+        hold_at: float | None = None
+        while not (self.holding and not self.out):
+            now = self.prober.now()
+            if self.unrest or self.prober.backlog:
+                hold_at = None
+            elif not self.holding and hold_at is None:
+                hold_at = self._agreed() + self.timing.hold
+            if self.holding:
+                wake = now + _IDLE
+            elif hold_at is not None:
+                wake = hold_at
+                if now >= hold_at:
+                    self.times["agreed"] = hold_at - self.timing.hold
+                    self.holding = True
+                    self._launch(self.tracks.values())
+            elif now >= deadline and self._looked():
+                self._give_up()
+                break
+            else:
+                if now >= beat:
+                    self._again(now)
+                    beat = now + self.timing.beat
+                wake = beat
+            for probe in self.prober.collect(min(wake, self._cut(now))):
+                self._take(probe)
+        self._prove()
+        if self.holding:
+            self.times["held"] = self.prober.now()
+
+    def _looked(self) -> bool:
+        """Whether every cell that disagrees has been looked at to the end."""
+        return not self.prober.backlog and all(t.last for t in self.unrest.values())
+
+    def _launch(self, tracks: Iterable[_Track]) -> None:
+        tracks = list(tracks)
+        probes = self.prober.launch(t.cell for t in tracks)
+        for track, probe in zip(tracks, probes, strict=True):
+            track.probes.append(probe)
+            self.out[probe] = track
+            self._sort(track)
+        self.launched += len(probes)
+
+    def _control(self, listeners: Collection[Listener]) -> None:
+        probes = self.prober.launch(self.controls.ask(listeners))
+        self.out.update(dict.fromkeys(probes))
+        self.launched += len(probes)
+
+    def _sort(self, track: _Track) -> None:
+        if track.good or track.flaky or self.holding:
+            self.unrest.pop(track.cell, None)
+        else:
+            self.unrest[track.cell] = track
+
+    def _take(self, probe: Probe) -> None:
+        """A probe has ended."""
+        track = self.out.pop(probe, None)
+        seen = probe.seen
+        if seen is None:
+            return
+        self.controls.heard(seen)
+        expects_answer = track is None or track.decision.verdict is Verdict.ALLOW
+        if seen.outcome is Outcome.ALLOWED and expects_answer:
+            took = seen.answered - seen.sent
+            self.prober.quickest = min(took, self.prober.quickest if self.slowest else took)
+            self.slowest = max(self.slowest, took)
+            self.heard = self.prober.now()
+        if track is None:
+            return
+        if expects_answer and track.agrees(seen):
+            # What was sent before it and is still out has been dropped.
+            self.prober.cut(track.out_before(probe))
+        if self.holding and probe is track.probes[-1] and not track.agrees(seen):
+            self._left(track, seen)
+        self._sort(track)
+
+    def _left(self, track: _Track, seen: Observation) -> None:
+        """A cell disagrees in the look that should have held."""
+        before = [p.seen for p in track.probes[:-1] if p.seen is not None]
+        if seen.outcome is not Outcome.HARNESS_ERROR and before and track.agrees(before[-1]):
+            track.flaky = (
+                f"it had come to agree ({before[-1].outcome}), and left again within the hold "
+                f"window: {seen.outcome}"
+            )
+        else:
+            self.holding = False  # its silence was none yet: back to the beat
+
+    def _again(self, now: float) -> None:
+        """Ask again, on the beat, some of those that disagree: the longest not asked first."""
+        late = max(self.timing.beat, self.timing.slack * self.prober.quickest)
+        streaming = now - self.heard < late
+        due: list[_Track] = []
+        for track in self.unrest.values():
+            if track.waits and (streaming or track.probes[-1].sent is None):
+                continue  # answers still come in: it is not late, the machine is busy
+            due.append(track)
+            if len(due) == self.timing.at_a_beat:
+                break
+        for track in due:
+            del self.unrest[track.cell]  # to the end of the queue
+            waiting = track.out_before(None)
+            if len(waiting) >= _OUT_AT_ONCE:
+                self.prober.cut(waiting[:1])
+        self._launch(due)
+
+    # -- silence -------------------------------------------------------------------------------
+
+    def _cut(self, now: float) -> float:
+        """Cut what has been met with silence for long enough. Returns when to look next."""
+        running = [(p, self.out[p]) for p in self.prober.running() if p in self.out]
+        expecting = [p for p, t in running if t is None or t.decision.verdict is Verdict.ALLOW]
+        patience = self.timing.patience
+        silence = min(patience, max(self.timing.silence, self.timing.slack * self.slowest))
+        if any(p.cut is None for p in expecting):
+            silence = patience  # nobody knows yet how slow an answer can be
+        waited_for = set(expecting)
+        ends = [
+            (p, (p.sent or now) + (patience if p in waited_for else silence))
+            for p, _ in running
+            if p.cut is None
+        ]
+        self.prober.cut(p for p, end in ends if now >= end)
+        return min((end for _, end in ends if end > now), default=now + _IDLE)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _agreed(self) -> float:
+        return max((t.since() or 0.0 for t in self.tracks.values()), default=0.0)
+
+    def _give_up(self) -> None:
+        """The deadline has passed: end what is out, and hear it out."""
+        while self.out:
+            now = self.prober.now()
+            bound = min(_IDLE, max(self.timing.silence, self.timing.slack * self.slowest))
+            self.prober.cut(p for p in self.prober.running() if now >= (p.sent or now) + bound)
+            for probe in self.prober.collect(now + self.timing.beat):
+                self._take(probe)
+
+    def _prove(self) -> None:
+        """Ask the listeners that silence is laid to, and that nobody has heard in this step."""
+        silent = [t.cell for t in self.tracks.values() if t.last and t.last.outcome in _SILENT]
+        for _ in range(_TRIES):
+            missing = self.controls.missing(silent)
+            if not missing:
+                return
+            self._control(missing)
+            while self.out:
+                now = self.prober.now()
+                for probe in self.prober.collect(min(now + _IDLE, self._cut(now))):
+                    self._take(probe)
+
+    def settled(
+        self,
+        baseline: Collection[Cell],
+        deviation: Callable[[Cell], KnownDeviation | None],
+    ) -> Settled:
+        return Settled(
+            tuple(
+                self._result(track, track.cell in baseline, deviation(track.cell))
+                for track in self.tracks.values()
+            ),
+            self.times,
+            self.launched,
+        )
+
+    def _result(
+        self, track: _Track, baseline: bool, deviation: KnownDeviation | None
+    ) -> CellResult:
+        seen = tuple(p.seen for p in track.probes if p.seen is not None)
+        control = Control(self.controls.alive(track.cell), baseline or None)
+        judgement = judge(track.decision, seen[-1] if seen else None, control, deviation)
+        finding, note = judgement.finding, judgement.note
+        if track.flaky and finding in (Finding.LEAK, Finding.OUTAGE):
+            finding, note = Finding.FLAKY, track.flaky
+        since = track.since() if finding is Finding.AGREES else None
+        return CellResult(
+            track.cell,
+            track.decision,
+            finding,
+            seen,
+            None if since is None else max(0.0, since - self.changed_at),
+            note,
+        )

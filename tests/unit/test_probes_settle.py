@@ -1,0 +1,314 @@
+"""Settling, on a lab whose clock the test owns."""
+
+from __future__ import annotations
+
+import pytest
+from fake_lab import DROP, REFUSE, Answer, Asked, FakeLab, allowed
+
+from harness.model.actions import Apply
+from harness.model.flow import Cell, Endpoint, Finding, Outcome, Via
+from harness.model.oracle import expected
+from harness.model.policy import LabelSelector, NetworkPolicy, Peer, PolicyPort, Protocol, Rule
+from harness.probes.prober import Prober
+from harness.probes.settle import Settled, Timing, settle
+from harness.scenarios import worlds
+from harness.scenarios.cells import cells
+from harness.scenarios.scenario import Probes
+
+A, B = Endpoint.parse("x/a"), Endpoint.parse("x/b")
+DENY_ALL = NetworkPolicy("x", "deny")
+ONLY_B = NetworkPolicy(
+    "x",
+    "only-b",
+    LabelSelector((("pod", "a"),)),
+    ingress=(Rule((Peer(LabelSelector((("pod", "b"),))),), (PolicyPort(Protocol.TCP, 80),)),),
+)
+
+
+def start(lab: FakeLab, world: str = "three-by-three") -> Prober:
+    begin = worlds.world(world)
+    for mapping in (begin.namespaces, begin.pods, begin.services):
+        lab.apply([Apply(thing) for thing in mapping.values()])
+    lab.time += 10
+    return Prober(lab, lab.listening)
+
+
+def look(
+    lab: FakeLab,
+    prober: Prober,
+    policies: list[NetworkPolicy],
+    probes: Probes | None = None,
+    timing: Timing | None = None,
+    **more: object,
+) -> Settled:
+    changed = lab.apply([Apply(policy) for policy in policies])
+    world = lab.resolve(lab.world)
+    prober.begin(world)
+    wanted = expected(world, cells(world, probes or Probes(), lab.features))
+    return settle(prober, wanted, changed, timing, **more)  # type: ignore[arg-type]
+
+
+def findings(settled: Settled) -> dict[Finding, int]:
+    counts: dict[Finding, int] = {}
+    for result in settled.results:
+        counts[result.finding] = counts.get(result.finding, 0) + 1
+    return counts
+
+
+def test_everything_open_agrees_after_two_looks() -> None:
+    lab = FakeLab()
+    began = lab.time
+    settled = look(lab, start(lab), [])
+    assert findings(settled) == {Finding.AGREES: 72}
+    assert settled.probes == lab.probes == 144  # no control is needed, nothing was asked again
+    assert lab.time - began - 10 < 0.3
+
+
+def test_a_denial_is_two_silences_and_a_control() -> None:
+    lab = FakeLab()
+    settled = look(lab, start(lab), [DENY_ALL])
+    assert findings(settled) == {Finding.AGREES: 72}
+    assert settled.probes == 147  # x's three listeners were asked by themselves
+    denied = [r for r in settled.results if r.cell.target.namespace == "x"]
+    assert all([o.outcome for o in r.observations] == [Outcome.TIMEOUT] * 2 for r in denied)
+
+
+@pytest.mark.parametrize("lag", [0.05, 0.4, 2.0])
+def test_latency_of_a_denial_is_its_lag_and_a_beat(lag: float) -> None:
+    lab = FakeLab(lag=lag)
+    settled = look(lab, start(lab, "pair"), [DENY_ALL])
+    assert findings(settled) == {Finding.AGREES: 2}
+    for result in settled.results:
+        assert result.latency is not None
+        assert lag <= result.latency <= lag + 0.05
+        assert result.observations[0].outcome is Outcome.ALLOWED
+
+
+@pytest.mark.parametrize("lag", [0.05, 0.4, 2.0])
+def test_latency_of_an_allowance_is_not_that_of_a_timeout(lag: float) -> None:
+    lab = FakeLab()
+    prober = start(lab, "pair")
+    look(lab, prober, [DENY_ALL])
+    lab.time += 10
+    lab.lag = lag
+    settled = look(lab, prober, [ONLY_B])
+    by_target = {r.cell.target: r for r in settled.results}
+    latency = by_target[A].latency
+    assert by_target[A].finding is Finding.AGREES
+    assert latency is not None
+    assert lag <= latency <= lag + 0.06  # a timeout is 0.9 s
+
+
+def test_a_leak_lasts_until_the_deadline() -> None:
+    def leak(asked: Asked, lawful: Answer) -> Answer:
+        return allowed("x/a") if asked.source == B and lawful is DROP else lawful
+
+    lab = FakeLab(rule=leak)
+    began = lab.time
+    settled = look(lab, start(lab, "pair"), [DENY_ALL], timing=Timing(deadline=1.5))
+    by_target = {r.cell.target: r for r in settled.results}
+    assert by_target[A].finding is Finding.LEAK
+    assert by_target[B].finding is Finding.AGREES
+    assert 1.5 <= lab.time - began - 10 < 2.5
+    assert len(by_target[A].observations) > 10  # observed often, not once
+    assert len(by_target[B].observations) < 3
+    assert by_target[A].latency is None
+
+
+def test_an_outage_is_told_from_a_dead_listener() -> None:
+    def no_way(asked: Asked, lawful: Answer) -> Answer:
+        return DROP if asked.source == B and asked.port == 80 else lawful
+
+    def dead(asked: Asked, lawful: Answer) -> Answer:
+        return DROP if asked.host == ip_of_a else lawful
+
+    lab = FakeLab(rule=no_way)
+    settled = look(lab, start(lab, "pair"), [], timing=Timing(deadline=1))
+    assert {r.cell.source: r.finding for r in settled.results} == {
+        A: Finding.AGREES,
+        B: Finding.OUTAGE,
+    }
+    lab = FakeLab(rule=dead)
+    prober = start(lab, "pair")
+    ip_of_a = lab.resolve(lab.world).pods["x", "a"].ips[0]
+    settled = look(lab, prober, [], timing=Timing(deadline=1))
+    result = next(r for r in settled.results if r.cell.target == A)
+    assert result.finding is Finding.UNKNOWN
+    assert "listener" in result.note
+
+
+def test_a_stopped_server_is_no_denial() -> None:
+    def dead(asked: Asked, lawful: Answer) -> Answer:
+        return DROP if asked.host == ip_of_a else lawful
+
+    lab = FakeLab(rule=dead)
+    prober = start(lab, "pair")
+    ip_of_a = lab.resolve(lab.world).pods["x", "a"].ips[0]
+    settled = look(lab, prober, [DENY_ALL])
+    by_target = {r.cell.target: r for r in settled.results}
+    assert by_target[A].finding is Finding.UNKNOWN
+    assert "control" in by_target[A].note
+    assert by_target[B].finding is Finding.AGREES
+
+
+def test_a_refusal_is_a_denial_only_after_a_baseline() -> None:
+    def reject(asked: Asked, lawful: Answer) -> Answer:
+        return REFUSE if lawful is DROP else lawful
+
+    lab = FakeLab(rule=reject)
+    prober = start(lab, "pair")
+    settled = look(lab, prober, [DENY_ALL])
+    assert findings(settled) == {Finding.UNKNOWN: 2}
+    known = {r.cell for r in settled.results}
+    settled = look(lab, prober, [], baseline=known)
+    assert findings(settled) == {Finding.AGREES: 2}
+    assert {o.outcome for r in settled.results for o in r.observations} == {Outcome.REFUSED}
+
+
+def test_one_that_leaves_within_the_hold_window_is_flaky() -> None:
+    def flap(asked: Asked, lawful: Answer) -> Answer:
+        # Denied at first, and open again a moment later.
+        return allowed("x/a") if lawful is DROP and asked.number >= 1 else lawful
+
+    lab = FakeLab(rule=flap)
+    settled = look(lab, start(lab, "pair"), [DENY_ALL], timing=Timing(hold=0.5))
+    assert findings(settled) == {Finding.FLAKY: 2}
+    assert "hold" in settled.results[0].note
+
+
+def test_silence_that_turns_out_to_be_slowness_is_no_denial() -> None:
+    """The first probe of a leaking cell is on its way for longer than the hold look is off."""
+
+    def slow_leak(asked: Asked, lawful: Answer) -> Answer:
+        return allowed("x/a", 0.15) if lawful is DROP else allowed("x/a", 0.12)
+
+    lab = FakeLab(rule=slow_leak)
+    prober = start(lab, "pair")
+    lab.rule = lambda asked, lawful: allowed(
+        "x/a" if asked.host == ips["a"] else "x/b", 0.15 if lawful is DROP else 0.12
+    )
+    ips = {n: lab.resolve(lab.world).pods["x", n].ips[0] for n in "ab"}
+    settled = look(lab, prober, [DENY_ALL], timing=Timing(deadline=1, silence=0.05, hold=0))
+    assert findings(settled) == {Finding.LEAK: 2}
+
+
+def test_an_overloaded_machine_is_not_taken_for_a_drop() -> None:
+    """Answers take 0.4 s, four times the shortest silence: the allowed ones say so."""
+
+    def slow(asked: Asked, lawful: Answer) -> Answer:
+        return lawful if lawful is DROP else Answer(0.4, 0, "", lawful.backend)
+
+    lab = FakeLab(rule=slow)
+    prober = start(lab)
+    look(lab, prober, [])
+    lab.probes = 0
+    settled = look(lab, prober, [ONLY_B])
+    assert findings(settled) == {Finding.AGREES: 72}
+    silent = [
+        o.answered - o.sent
+        for r in settled.results
+        for o in r.observations
+        if o.outcome is Outcome.TIMEOUT
+    ]
+    assert min(silent) >= 0.8
+    assert lab.probes < 150  # and it is not made worse by asking again and again
+
+
+def test_a_lost_shell_is_opened_again_once() -> None:
+    lab = FakeLab(rule=lambda asked, lawful: lose(asked, lawful))
+    lost: list[object] = []
+
+    def lose(asked: Asked, lawful: Answer) -> Answer:
+        if asked.source == A and not lost:
+            shell = next(s for s in lab.shells if s.client == A)
+            shell.lost = True
+            lost.append(shell)
+            return DROP
+        return lawful
+
+    settled = look(lab, start(lab, "pair"), [])
+    assert findings(settled) == {Finding.AGREES: 2}
+    outcomes = [o.outcome for r in settled.results for o in r.observations if r.cell.source == A]
+    assert outcomes[0] is Outcome.HARNESS_ERROR
+    assert sum(s.client == A for s in lab.shells) == 2
+
+
+def test_a_shell_that_is_always_lost_is_unknown() -> None:
+    lab = FakeLab()
+    prober = start(lab, "pair")
+    lab.refuse_shells.add(A)
+    settled = look(lab, prober, [DENY_ALL], timing=Timing(deadline=1))
+    by_source = {r.cell.source: r for r in settled.results}
+    assert by_source[A].finding is Finding.UNKNOWN
+    assert "no shell" in by_source[A].note
+    # Nobody but a itself could have proven that a's listener lives.
+    assert by_source[B].finding is Finding.UNKNOWN
+
+
+def test_a_client_that_does_not_answer_is_given_up() -> None:
+    lab = FakeLab(rule=lambda a, lawful: Answer(None, text="stuck") if a.source == A else lawful)
+    settled = look(lab, start(lab, "pair"), [], timing=Timing(deadline=1))
+    result = next(r for r in settled.results if r.cell.source == A)
+    assert result.finding is Finding.UNKNOWN
+    assert {o.outcome for o in result.observations} == {Outcome.HARNESS_ERROR}
+    assert "does not answer" in result.note
+
+
+def test_a_wrong_backend_is_an_outage() -> None:
+    lab = FakeLab(rule=lambda asked, lawful: allowed("z/c") if asked.source == B else lawful)
+    settled = look(lab, start(lab, "pair"), [], timing=Timing(deadline=1))
+    result = next(r for r in settled.results if r.cell.source == B)
+    assert result.finding is Finding.OUTAGE
+    assert "z/c" in result.note
+    assert result.observations[-1].outcome is Outcome.WRONG_BACKEND
+
+
+def test_services_are_proven_by_their_backends() -> None:
+    lab = FakeLab()
+    probes = Probes(vias=(Via.SERVICE_IP, Via.SERVICE_NAME))
+    settled = look(lab, start(lab, "pair"), [DENY_ALL], probes)
+    judged = {r.cell: r.finding for r in settled.results}
+    others = [f for c, f in judged.items() if not c.target.name.endswith(c.source.name)]
+    assert others == [Finding.AGREES] * 4
+    hairpins = [f for c, f in judged.items() if c.target.name.endswith(c.source.name)]
+    assert hairpins == [Finding.UNDEFINED] * 4
+
+
+def test_more_cells_than_fit_at_once() -> None:
+    lab = FakeLab()
+    begin = worlds.grid(["x"], [f"p{i}" for i in range(40)], services=False)
+    for mapping in (begin.namespaces, begin.pods):
+        lab.apply([Apply(thing) for thing in mapping.values()])
+    prober = Prober(lab, lab.listening)
+    settled = look(lab, prober, [DENY_ALL])
+    assert findings(settled) == {Finding.AGREES: 40 * 39}
+
+
+def test_no_cells_no_probes() -> None:
+    lab = FakeLab()
+    settled = settle(Prober(lab, lab.listening), {}, lab.time)
+    assert settled.results == ()
+    assert lab.probes == 0
+
+
+def test_a_control_that_comes_late_still_counts() -> None:
+    """A listener that is expected to be reached by others, but is not, is asked by itself."""
+
+    def no_way(asked: Asked, lawful: Answer) -> Answer:
+        return DROP if asked.source == B and asked.host == ip_of_a else lawful
+
+    lab = FakeLab(rule=no_way)
+    prober = start(lab)
+    ip_of_a = lab.resolve(lab.world).pods["x", "a"].ips[0]
+    settled = look(lab, prober, [ONLY_B], timing=Timing(deadline=1))
+    counts = findings(settled)
+    assert counts == {Finding.AGREES: 71, Finding.OUTAGE: 1}
+
+
+def test_cells_that_are_left_open_are_recorded_and_not_judged() -> None:
+    lab = FakeLab()
+    prober = start(lab, "pair")
+    cell = Cell(A, Endpoint.parse("svc:x/s-x-a"), 80, via=Via.SERVICE_IP)
+    settled = look(lab, prober, [], Probes(vias=(), extra=(cell,)))
+    assert [r.finding for r in settled.results] == [Finding.UNDEFINED]
+    assert settled.results[0].observations[-1].backend == "x/a"

@@ -21,7 +21,7 @@ TOKEN_PATH = "/t/"
 PAGE_FILE = "index.html"
 DEFAULT_PORT = 80
 """Where a server listens (TCP) that declares no port, as nginx does."""
-NODE_PORT = 9100
+NODE_SERVER_PORT = 9100
 """Where every node itself listens, TCP and UDP, so that nodes can be targets."""
 
 _TEMPS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import selectors
@@ -43,7 +44,7 @@ class Process:
 
     def poll(self) -> int | None:
         """The exit code (negative: the signal), or None while it runs."""
-        if self._code is None:
+        if self._code is None and self._status >= 0:
             with contextlib.suppress(BlockingIOError):
                 # Closed without a word: the holder died, and with it the process.
                 self._code = int(os.read(self._status, 16) or b"-9")
@@ -68,8 +69,9 @@ class Process:
         """Kill it if it runs, and let go of it."""
         with contextlib.suppress(LabError):
             self.signal(signal.SIGKILL)
-        with contextlib.suppress(OSError):
-            os.close(self._status)
+        fd, self._status = self._status, -1
+        if fd >= 0:
+            os.close(fd)
         self._code = -signal.SIGKILL if self._code is None else self._code
 
 
@@ -121,7 +123,7 @@ class Holder:
             raise LabError(
                 "the embedded lab cannot make its namespaces: "
                 + greeting.get("error", "its holder process ended at once"),
-                hint="`netpol doctor` says what this machine lacks",
+                hint=namespace_hint(greeting.get("errno", 0)),
                 detail=self.complaints(),
             )
         self._reader = threading.Thread(target=self._read, name="netns-holder", daemon=True)
@@ -186,14 +188,14 @@ class Holder:
             raise LabError(f"the lab could not {op}: {answer['error']}", detail=self.complaints())
         return answer
 
-    def make(self, boxes: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-        """Make boxes (specification: holder.py), return the pid of each one's process."""
+    def make(self, boxes: Sequence[Mapping[str, Any]]) -> None:
+        """Make boxes (:data:`furnish.Spec`); returns when their processes serve."""
         answer = self.request("make", boxes=list(boxes))
         if answer["errors"]:
-            errors = "; ".join(f"{name}: {why}" for name, why in answer["errors"].items())
-            raise LabError(f"the lab could not make {errors}")
-        pids: dict[str, int] = answer["pids"]
-        return pids
+            errors = "; ".join(
+                f"{name}: {why.splitlines()[0]}" for name, why in answer["errors"].items()
+            )
+            raise LabError(f"the lab could not make {errors}", hint=f"all of it is in {self._log}")
 
     def spawn(
         self,
@@ -263,6 +265,27 @@ class Holder:
             f"{self._dead}",
             detail="" if self._closing else self.complaints(),
         )
+
+
+def namespace_hint(number: int) -> str:
+    """The step that lets namespaces be made, by the error and by what the machine says."""
+    for name, off, value in (
+        ("kernel/unprivileged_userns_clone", "0", "1"),
+        ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
+        ("user/max_user_namespaces", "0", "10000"),
+        ("user/max_net_namespaces", "0", "10000"),
+    ):
+        with contextlib.suppress(OSError):
+            if Path("/proc/sys", name).read_text().strip() == off:
+                return f"as root: sysctl -w {name.replace('/', '.')}={value}"
+    if number == errno.ENOSPC:
+        return "as root, raise the limits below /proc/sys/user (sysctl -a --pattern '^user.max_')"
+    if number in (errno.EPERM, errno.EACCES):
+        return (
+            "inside a container, start it with --security-opt seccomp=unconfined "
+            "--security-opt apparmor=unconfined --security-opt systempaths=unconfined"
+        )
+    return "`netpol doctor` says what this machine lacks"
 
 
 def _converse(

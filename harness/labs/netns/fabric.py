@@ -31,6 +31,8 @@ OUTSIDE = "switch-outside"
 GATEWAY = {4: "169.254.1.1", 6: "fe80::ecee:eeff:feee:eeee"}
 GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
 VNI = 1
+GONE = 4711
+"""The group of links that are being taken away."""
 VXLAN_PORT = 8472
 VXLAN_OVERHEAD = 50
 
@@ -63,7 +65,7 @@ class Fabric:
 
     def named(self, **names: str) -> Fabric:
         """The same fabric with other interface names."""
-        return replace(self, **names)  # type: ignore[arg-type]
+        return replace(self, **names)
 
 
 FABRICS = {
@@ -102,13 +104,27 @@ def node_batch(fabric: Fabric, index: int, node: Node, others: Sequence[tuple[in
     if fabric.pods == "bridge":
         lines.append(f"link add {fabric.bridge} mtu {fabric.mtu} type bridge mcast_snooping 0")
         lines.append(f"link set {fabric.bridge} up")
-        for cidr in node.pod_cidrs:
-            lines += _bridge_addresses(fabric, node, cidr)
     if fabric.nodes == "switch":
         lines += _cable(fabric.uplink, f"pods{index}", fabric.mtu)
         lines.append(f"link set {fabric.uplink} master {fabric.bridge}")
     if fabric.nodes == "vxlan":
         lines += _vxlan(fabric, index, node)
+    return lines + pod_cidr_batch(fabric, node, others)
+
+
+def pod_cidr_batch(fabric: Fabric, node: Node, others: Sequence[tuple[int, Node]]) -> Lines:
+    """A node's addresses out of its pod CIDRs, and its routes to the other nodes' pods.
+
+    Apart, because a real control plane hands out pod CIDRs only when the nodes are there.
+    """
+    lines = []
+    for cidr in node.pod_cidrs:
+        if fabric.pods == "bridge":
+            lines += _bridge_addresses(fabric, node, cidr)
+        if fabric.nodes == "vxlan":
+            address = ip.at(cidr, 0)
+            nodad = _nodad(ip.family_of(address))
+            lines.append(f"addr add {ip.host(address)} dev {fabric.vxlan}{nodad}")
     for other_index, other in others:
         lines += _routes(fabric, node, other_index, other)
     return lines
@@ -119,6 +135,12 @@ def root_batch_for_node(fabric: Fabric, index: int, node: Node) -> Lines:
     lines = [f"link set node{index} master {SWITCH} up"]
     if fabric.nodes == "switch":
         lines.append(f"link set pods{index} master {SEGMENT} up")
+    return lines + root_pod_cidr_batch(node)
+
+
+def root_pod_cidr_batch(node: Node) -> Lines:
+    """The router's routes to a node's pods."""
+    lines = []
     for cidr in node.pod_cidrs:
         via = ip.of_family(node.ips, ip.family_of(cidr.partition("/")[0]))
         lines.append(f"route add {cidr} via {via}")
@@ -160,8 +182,21 @@ def pod_batch(fabric: Fabric, node: Node, pod: Pod) -> Lines:
     return lines
 
 
-def plug_batch(fabric: Fabric, node: Node, pod: Pod) -> Lines:
-    """In the node's namespace: bring the pod's link up. Not a packet passes before this."""
+def plug_batch(fabric: Fabric, node: Node, pods: Sequence[Pod]) -> Lines:
+    """In the node's namespace: bring the pods' links up. Not a packet passes before this."""
+    return [line for pod in pods for line in _plug(fabric, node, pod)]
+
+
+def unplug_batch(fabric: Fabric, _: Node, pods: Sequence[Pod]) -> Lines:
+    """In the node's namespace: take the pods' links away (their routes and other ends go too).
+
+    As a group, because the kernel waits for its readers once a removal (40 ms), not once a link.
+    """
+    names = [fabric.link(pod.namespace, pod.name) for pod in pods]
+    return [f"link set {name} group {GONE}" for name in names] + [f"link del group {GONE}"]
+
+
+def _plug(fabric: Fabric, node: Node, pod: Pod) -> Lines:
     link = fabric.link(pod.namespace, pod.name)
     if fabric.pods == "bridge":
         return [
@@ -179,11 +214,6 @@ def plug_batch(fabric: Fabric, node: Node, pod: Pod) -> Lines:
         source = ip.of_family(node.ips, family)
         lines.append(f"route add {ip.host(address)} dev {link} src {source}")
     return lines
-
-
-def unplug_batch(fabric: Fabric, pod: Pod) -> Lines:
-    """In the node's namespace: take a pod's link away (its routes and its other end go too)."""
-    return [f"link del {fabric.link(pod.namespace, pod.name)}"]
 
 
 def external_batch(index: int, ips: Sequence[str]) -> Lines:
@@ -207,6 +237,7 @@ def root_batch_for_external(index: int, ips: Sequence[str]) -> Lines:
 def root_sysctls(families: Sequence[int]) -> list[tuple[str, str]]:
     """The router's settings."""
     found = [("net/ipv4/ip_forward", "1"), *quick_addresses(families)]
+    found += [("net/ipv4/conf/all/rp_filter", "0"), ("net/ipv4/conf/default/rp_filter", "0")]
     if 6 in families:
         found.append(("net/ipv6/conf/all/forwarding", "1"))
     return found
@@ -226,6 +257,8 @@ def sysctls(fabric: Fabric, families: Sequence[int]) -> list[tuple[str, str]]:
         found += [
             ("net/bridge/bridge-nf-call-iptables", "1"),
             ("net/bridge/bridge-nf-call-ip6tables", "1"),
+            ("net/ipv4/conf/all/send_redirects", "0"),
+            ("net/ipv4/conf/default/send_redirects", "0"),
         ]
     else:
         found.append(("net/ipv4/conf/default/proxy_arp", "1"))
@@ -273,12 +306,11 @@ def _segment(fabric: Fabric, node: Node, family: int) -> str:
 def _bridge_addresses(fabric: Fabric, node: Node, cidr: str) -> Lines:
     """The node's address on its bridge is the pods' gateway; it speaks to them as itself."""
     family = ip.family_of(cidr.partition("/")[0])
-    segment = _segment(fabric, node, family)
+    mask = _segment(fabric, node, family).partition("/")[2]
     source = ip.of_family(node.ips, family)
-    mask = segment.partition("/")[2]
     return [
         f"addr add {ip.at(cidr, 1)}/{mask} dev {fabric.bridge} noprefixroute{_nodad(family)}",
-        f"route add {segment} dev {fabric.bridge} src {source}",
+        f"route add {cidr} dev {fabric.bridge} src {source}",
     ]
 
 
@@ -288,11 +320,6 @@ def _vxlan(fabric: Fabric, index: int, node: Node) -> Lines:
         f"dev eth0 local {node.ips[0]} dstport {VXLAN_PORT} nolearning",
         f"link set {fabric.vxlan} up",
     ]
-    for cidr in node.pod_cidrs:
-        address = ip.at(cidr, 0)
-        lines.append(
-            f"addr add {ip.host(address)} dev {fabric.vxlan}{_nodad(ip.family_of(address))}"
-        )
     return lines
 
 
@@ -301,7 +328,9 @@ def _routes(fabric: Fabric, node: Node, index: int, other: Node) -> Lines:
     for cidr in other.pod_cidrs:
         family = ip.family_of(cidr.partition("/")[0])
         source = ip.of_family(node.ips, family)
-        if fabric.nodes == "route":
+        if fabric.nodes in ("route", "switch"):
+            # On a switched segment pods find each other; what a node forwards or rewrites is
+            # routed: a bridge never sends a frame back out of the port that it came by.
             lines.append(f"route add {cidr} via {ip.of_family(other.ips, family)} src {source}")
         elif fabric.nodes == "vxlan":
             via = ip.at(cidr, 0)

@@ -1,33 +1,54 @@
-"""The embedded lab: nodes, pods and outside hosts out of namespaces, in about a second."""
+"""The embedded lab: nodes, pods, Services and policy engines out of namespaces, in a second."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.labs.base import Evidence, LabError
 from harness.labs.netns import addresses as ip
-from harness.labs.netns import fabric as fabrics
-from harness.labs.netns.client import Completed, Holder
+from harness.labs.netns import detect, dns, services
+from harness.labs.netns import evidence as evidence_
+from harness.labs.netns.client import Completed, Holder, Process
+from harness.labs.netns.engine import Engine, argv_for
 from harness.labs.netns.fabric import FABRICS, Fabric
+from harness.labs.netns.placement import Placement
 from harness.labs.netns.shell import NetnsShell
 from harness.labs.netns.topology import Topology, node_box
+from harness.labs.server import DEFAULT_PORT
 from harness.model import transition
-from harness.model.actions import Action, Apply, Delete, Finish
+from harness.model.actions import Action, Apply, Delete, Finish, Relabel
 from harness.model.flow import Cell, Endpoint, EndpointKind
-from harness.model.world import External, Namespace, Node, Pod, Service, World
+from harness.model.manifest import to_manifest
+from harness.model.policy import Protocol
+from harness.model.world import ContainerPort, External, Namespace, Node, Pod, Service, World
 
 NODES = ("control-plane", "worker", "worker2")
-OUTSIDE = "outside"
+NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+OUTSIDE = External(
+    "outside",
+    ports=(ContainerPort(DEFAULT_PORT), ContainerPort(DEFAULT_PORT, Protocol.UDP)),
+)
 """The host outside of the cluster that every lab begins with."""
 
 
 class NetnsLab:
-    """Implements :class:`harness.labs.base.Lab` out of namespaces."""
+    """Implements :class:`harness.labs.base.Lab` out of namespaces.
+
+    ``run_dir`` takes logs, and nothing else is written outside of the lab's own namespaces.
+    ``fabric`` is the pod network (``routed``, ``overlay``, ``bridged``, or a
+    :class:`~harness.labs.netns.fabric.Fabric` with interface names of one's own). ``engine`` is
+    the command line of a policy engine, one process a node; ``{node}`` and ``{dataplane}`` are
+    filled in. With ``protocol`` the engine speaks :mod:`harness.labs.netns.engine`: it is told of
+    changes, and a new pod's link stays down until its node's engine has the pod in force.
+    ``proxy`` and ``dns`` can be left to others (a real kube-proxy, a real control plane).
+    """
 
     name = "netns"
 
@@ -38,18 +59,35 @@ class NetnsLab:
         fabric: str | Fabric = "routed",
         families: Sequence[int] = (4,),
         nodes: Sequence[str] = NODES,
+        engine: Sequence[str] | None = None,
+        engine_env: Mapping[str, str] | None = None,
+        protocol: bool = True,
+        dataplane: str = "iptables",
+        proxy: bool = True,
+        with_dns: bool = True,
     ) -> None:
-        self.fabric = FABRICS[fabric] if isinstance(fabric, str) else fabric
+        self.run_dir = run_dir
+        self.fabric = _fabric(fabric)
         self.families = tuple(families)
         self.node_names = tuple(nodes)
-        self.run_dir = run_dir
+        self.dataplane = dataplane
         self.features: frozenset[str] = frozenset()
         self.missing: Mapping[str, str] = {}
         self.world = World()
-        self._ranges: dict[tuple[str, int], ip.Range] = {}
-        self._outside = {f: ip.Range(ip.OUTSIDE_CIDRS[f], first=10) for f in self.families}
+        self.engines: dict[str, Engine] = {}
+        self._engine = tuple(engine or ())
+        self._engine_env = dict(engine_env or {})
+        self._protocol = protocol and bool(engine)
+        self._proxy = proxy
+        self._dns = with_dns and proxy
+        self._seq = 0
+        self._rules: dict[str, services.Rules] = {}
+        self._names = ""
+        self.last_ips: dict[tuple[str, str], tuple[str, ...]] = {}  # of pods that have finished
+        self.own: set[tuple[str, str]] = set()  # pods and Services that the lab itself made
         self._holder: Holder | None = None
         self._topology: Topology | None = None
+        self._placement: Placement | None = None
 
     @property
     def holder(self) -> Holder:
@@ -59,172 +97,379 @@ class NetnsLab:
         return self._holder
 
     @property
+    def placement(self) -> Placement:
+        """Who gets which node and address. LabError before :meth:`up`."""
+        if self._placement is None:
+            raise LabError("the embedded lab is not up")
+        return self._placement
+
+    @property
     def topology(self) -> Topology:
-        """What there is of the network."""
+        """What there is of the network. LabError before :meth:`up`."""
         if self._topology is None:
             raise LabError("the embedded lab is not up")
         return self._topology
 
+    # -- up and down -------------------------------------------------------------------------
+
     def up(self) -> None:
-        """Make the nodes and the outside host."""
+        """Make the nodes, the DNS server and the outside host; start the engines."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self._holder = Holder(self.run_dir / "lab.log")
         try:
-            self._topology = Topology(self._holder, self.fabric, self.families)
-            self._start()
+            self._start(self._holder)
         except BaseException:
             self.down()
             raise
 
-    def _start(self) -> None:
+    def _start(self, holder: Holder) -> None:
+        self.features, self.missing = detect.lab_features(
+            detect.look(holder), self.fabric, self.families, proxy=self._proxy, dns=self._dns
+        )
         nodes = [
             Node(
                 name,
                 tuple(ip.at(ip.NODE_CIDRS[family], index + 2) for family in self.families),
                 ip.pod_cidrs(self.families, index),
-                {"kubernetes.io/hostname": name},
+                {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"},
             )
             for index, name in enumerate(self.node_names)
         ]
-        for node in nodes:
-            for cidr in node.pod_cidrs:
-                family = ip.family_of(cidr.partition("/")[0])
-                self._ranges[node.name, family] = ip.Range(cidr)
-        self.topology.nameservers = tuple(
-            ip.at(ip.SERVICE_CIDRS[family], ip.DNS_INDEX) for family in self.families
-        )
-        self.topology.start(nodes)
-        self.holder.run("", ["busybox", "--install", "-s", "/run/netpol/bin"])
-        namespaces = ("default", "kube-system")
+        self._placement = Placement(nodes, self.families)
+        self._topology = Topology(holder, self.fabric, self.families)
+        dns_ips = tuple(ip.at(ip.SERVICE_CIDRS[family], ip.DNS_INDEX) for family in self.families)
+        self._topology.nameservers = dns_ips if self._dns else ()
+        self._topology.start(nodes)
         self.world = World(
-            namespaces={name: Namespace(name) for name in namespaces},
+            namespaces={name: Namespace(name) for name in NAMESPACES},
             nodes={node.name: node for node in nodes},
         )
-        self.apply([Apply(External(OUTSIDE))])
+        holder.run("", ["busybox", "--install", "-s", "/run/netpol/bin"])
+        if self._proxy:
+            self._on_nodes(lambda name: self.topology.nft(name, services.SKELETON))
+        self._start_engines()
+        own: list[Action] = [Apply(OUTSIDE)]
+        if self._dns:
+            server, service = dns.pod(nodes[0].name), dns.service(dns_ips)
+            own += [Apply(server), Apply(service)]
+            self.own = {server.key, service.key}
+        self.apply(own)
 
     def down(self) -> None:
-        """End everything."""
+        """End everything: the kernel takes the namespaces away with their last process."""
+        for engine in self.engines.values():
+            engine.abandon()
+        self.engines = {}
         if self._holder is not None:
             self._holder.close()
-        self._holder = None
-        self._topology = None
+        self._holder = self._topology = None
+
+    # -- engines -----------------------------------------------------------------------------
+
+    def start_engine(self, node: str) -> Engine:
+        """Start the engine of a node, again if need be, and tell it all that there is."""
+        if node in self.engines:
+            self.engines[node].close()
+        filled = argv_for(self._engine, {"node": node, "dataplane": self.dataplane})
+        log = self.run_dir / f"engine-{node}.log"
+        engine = self.engines[node] = Engine(self.holder, node, filled, log, self._engine_env)
+        if self._protocol:
+            self._seq += 1
+            seq = self._seq
+            lines = [_event(seq, "ADDED", self._manifest(thing)) for thing in _objects(self.world)]
+            engine.send(b"".join([*lines, _event(seq, "SYNCED", None)]))
+        return engine
+
+    def _start_engines(self) -> None:
+        if self._engine:
+            for name in self.node_names:
+                self.start_engine(name)
+            for engine in self.engines.values() if self._protocol else ():
+                engine.wait(self._seq)
+
+    def _manifest(self, thing: Any) -> dict[str, Any]:
+        """As the API would show it: a pod that has finished keeps the address it had."""
+        if isinstance(thing, Pod) and not thing.live:
+            thing = replace(thing, ips=self.last_ips.get(thing.key, ()))
+        return to_manifest(thing)
+
+    def written_down(self, events: Sequence[tuple[str, Any]]) -> bytes:
+        """Events as engines read them; empty where nobody listens."""
+        if not self._protocol:
+            return b""
+        lines = []
+        for kind, thing in events:
+            self._seq += 1
+            lines.append(_event(self._seq, kind, self._manifest(thing)))
+        return b"".join(lines)
+
+    def tell(self, data: bytes) -> None:
+        """Send events to the engines of all nodes."""
+        for engine in self.engines.values() if data else ():
+            engine.send(data)
+
+    def wait_for_engines(self, nodes: Collection[str | None]) -> None:
+        """Wait until these nodes' engines have all that they were told in force."""
+        for name, engine in self.engines.items() if self._protocol else ():
+            if name in nodes:
+                engine.wait(self._seq)
 
     # -- changes -----------------------------------------------------------------------------
 
     def apply(self, actions: Sequence[Action]) -> float:
-        """See :class:`harness.labs.base.Lab`."""
-        started = time.monotonic()
-        fresh: list[Pod] = []
+        """See :class:`harness.labs.base.Lab`. Raises LabError, and ActionError of the model."""
+        change = _Change(self)
         for action in actions:
-            before = self.world
-            after = transition.step(before, self._completed(action))
-            gone = [
-                pod
-                for key, pod in before.pods.items()
-                if pod.live and (key not in after.pods or not after.pods[key].live)
-            ]
-            if gone:
-                self._create(fresh)
-                fresh = []
-                self.topology.remove_pods(gone)
-                for pod in gone:
-                    self._release(pod)
-            self.world = after
-            match action:
-                case Apply(object=Pod() as pod) if pod.key not in before.pods:
-                    fresh.append(after.pods[pod.key])
-                case Apply(object=External() as external):
-                    self.topology.add_external(after.externals[external.name])
-                case Delete(kind="External"):
-                    self.topology.remove_external(action.name)
-        self._create(fresh)
-        return started
+            change.take(action)
+        change.finish()
+        return change.started
 
-    def _create(self, pods: Sequence[Pod]) -> None:
-        if pods:
-            self.topology.make_pods(pods)
-            self.topology.plug(pods)
+    def follow_services(self) -> None:
+        """Bring the nodes' rules and the DNS server's names up to the present world."""
+        if self._proxy:
+            self._on_nodes(self._follow_on)
+        names = dns.hosts(self.world)
+        if self._dns and names != self._names:
+            self._names = names
+            box = next(f"{ns}/{name}" for ns, name in self.own if (ns, name) in self.world.pods)
+            self.holder.request("write", path=dns.hosts_file(box), text=names)
+            self.holder.request("notify", box=box, signal=1, until=dns.loaded(box))
 
-    def _completed(self, action: Action) -> Action:
-        """The action with what this lab decides: nodes and addresses."""
-        match action:
-            case Apply(object=Pod() as pod):
-                known = self.world.pods.get(pod.key)
-                if known and known.live:
-                    return Apply(replace(pod, node=known.node, ips=known.ips))
-                return Apply(self._placed(pod))
-            case Apply(object=External() as external) if not external.ips:
-                ips = tuple(self._outside[f].take(external.name) for f in self.families)
-                return Apply(replace(external, ips=ips))
-        return action
+    def _follow_on(self, name: str) -> None:
+        new = services.rules(self.world, name, self.families)
+        for piece in services.commands(self._rules.get(name, services.Rules()), new):
+            self.topology.nft(name, piece)
+        self._rules[name] = new
 
-    def _placed(self, pod: Pod) -> Pod:
-        node = self.world.nodes[pod.node] if pod.node else self._schedule(pod)
-        if pod.host_network:
-            return replace(pod, node=node.name, ips=node.ips)
-        owner = str(pod)
-        if pod.ips:
-            for address in pod.ips:
-                self._ranges[node.name, ip.family_of(address)].claim(address, owner)
-            return replace(pod, node=node.name)
-        ips = tuple(self._ranges[node.name, family].take(owner) for family in self.families)
-        return replace(pod, node=node.name, ips=ips)
-
-    def _schedule(self, pod: Pod) -> Node:
-        """The worker with the fewest pods, or the one whose range has the address asked for."""
-        workers = list(self.world.nodes.values())[1:] or list(self.world.nodes.values())
-        if pod.ips:
-            for node in self.world.nodes.values():
-                if pod.ips[0] in self._ranges[node.name, ip.family_of(pod.ips[0])]:
-                    return node
-        counts = dict.fromkeys((node.name for node in workers), 0)
-        for other in self.world.pods.values():
-            if other.live and other.node in counts:
-                counts[other.node] += 1
-        return min(workers, key=lambda node: counts[node.name])
-
-    def _release(self, pod: Pod) -> None:
-        assert pod.node is not None
-        for address in () if pod.host_network else pod.ips:
-            self._ranges[pod.node, ip.family_of(address)].release(address)
+    def _on_nodes(self, do: Any) -> None:
+        with ThreadPoolExecutor(len(self.node_names)) as pool:
+            list(pool.map(do, self.node_names))
 
     # -- looks -------------------------------------------------------------------------------
 
     def resolve(self, world: World) -> World:
-        """See :class:`harness.labs.base.Lab`."""
-        pods = {
-            key: replace(pod, node=known.node, ips=known.ips, phase=known.phase)
-            if (known := self.world.pods.get(key))
-            else pod
-            for key, pod in world.pods.items()
-        }
+        """See :class:`harness.labs.base.Lab`: adds the lab's own objects, too."""
+        pods = {key: pod for key, pod in self.world.pods.items() if key in self.own}
+        for key, pod in world.pods.items():
+            known = self.world.pods.get(key)
+            pods[key] = (
+                replace(pod, node=known.node, ips=known.ips, uid=known.uid) if known else pod
+            )
+        found = {key: item for key, item in self.world.services.items() if key in self.own}
+        for key, service in world.services.items():
+            mine = self.world.services.get(key)
+            found[key] = (
+                replace(service, cluster_ips=mine.cluster_ips, ports=mine.ports)
+                if mine
+                else service
+            )
         return world.with_(
-            namespaces={**self.world.namespaces, **world.namespaces},
+            namespaces={
+                **{name: self.world.namespaces[name] for name in NAMESPACES},
+                **world.namespaces,
+            },
             pods=pods,
-            nodes=self.world.nodes,
-            externals=self.world.externals,
+            services=found,
+            nodes={**world.nodes, **self.world.nodes},
+            externals={**world.externals, **self.world.externals},
         )
-
-    def box(self, endpoint: Endpoint) -> str:
-        """The box that an endpoint is."""
-        if endpoint.kind == EndpointKind.SERVICE:
-            raise LabError(f"{endpoint} is a Service: nothing runs in it")
-        return str(endpoint)
 
     def shell(self, client: Endpoint) -> NetnsShell:
         """See :class:`harness.labs.base.Lab`."""
-        return NetnsShell(self.holder, self.box(client), str(client))
+        return NetnsShell(self.holder, _box(client), str(client))
 
     def exec(
         self, where: Endpoint, argv: Sequence[str], text: str = "", timeout: float = 30.0
     ) -> Completed:
         """Run a command in a pod, a node or an outside host to its end."""
-        return self.holder.run(self.box(where), argv, text, timeout)
+        return self.holder.run(_box(where), argv, text, timeout)
 
-    def evidence(self, world: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
+    def start(
+        self,
+        where: Endpoint | None,
+        argv: Sequence[str],
+        log: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
+    ) -> Process:
+        """Leave a process running in a node, a pod, an outside host, or the fabric (None).
+
+        Its output goes to ``log``. ``files`` (path -> text) are seen by it and by all else in
+        that place, and by nobody outside of it.
+        """
+        box = _box(where) if where else ""
+        if files:
+            self.holder.request("place", box=box, files=dict(files))
+        with log.open("ab") as out, open(os.devnull, "rb") as null:
+            return self.holder.spawn(
+                box,
+                argv,
+                stdin=null.fileno(),
+                stdout=out.fileno(),
+                stderr=out.fileno(),
+                env=env,
+            )
+
+    def evidence(self, _: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
         """See :class:`harness.labs.base.Lab`."""
-        return ()
+        return evidence_.collect(self, cells)
 
     def facts(self) -> Mapping[str, Any]:
         """See :class:`harness.labs.base.Lab`."""
-        return {"lab": self.name, "kernel": os.uname().release, "fabric": self.fabric.name}
+        return {
+            "lab": self.name,
+            "kernel": os.uname().release,
+            "fabric": self.fabric.name,
+            "families": [f"ipv{family}" for family in self.families],
+            "nodes": list(self.node_names),
+            "dataplane": self.dataplane if self._engine else "none",
+            "engine": " ".join(self._engine) or "none",
+            "engines_ended": sorted(n for n, engine in self.engines.items() if not engine.alive),
+            "proxy": "lab" if self._proxy else "none",
+            "tools": detect.tool_versions(),
+        }
+
+
+class _Change:
+    """One ``apply``: actions in order, with new pods made and events sent in batches."""
+
+    def __init__(self, lab: NetnsLab) -> None:
+        self.lab = lab
+        self.started = 0.0
+        self.fresh: dict[tuple[str, str], Pod] = {}
+        self.gone: list[Pod] = []
+        self.events: list[tuple[str, Any]] = []
+        self.services = False
+
+    def take(self, action: Action) -> None:
+        lab = self.lab
+        placement = lab.placement
+        before = lab.world
+        action = placement.complete(before, action)
+        after = transition.step(before, action)
+        events = list(_events(action, before, after))
+        gone = [
+            old
+            for kind, old, new in events
+            if isinstance(old, Pod) and old.live and (kind == "DELETED" or not new.live)
+        ]
+        if any(pod.key in self.fresh for pod in gone):
+            self._flush()
+        self.gone += gone
+        for pod in gone:
+            lab.last_ips[pod.key] = pod.ips
+            placement.release(pod)
+        lab.world = after
+        for kind, old, new in events:
+            thing = old if kind == "DELETED" else new
+            if isinstance(thing, External):
+                self._outside(kind, old, new)
+                continue
+            self.events.append((kind, thing))
+            self.services |= isinstance(thing, Pod | Service)
+            if kind == "ADDED" and isinstance(thing, Pod) and thing.live:
+                self.fresh[thing.key] = thing
+            if kind == "DELETED" and isinstance(thing, Service):
+                placement.release_service(thing)
+
+    def finish(self) -> None:
+        self._flush()
+        if self.services:
+            self.lab.follow_services()
+
+    def _begin(self) -> None:
+        self.started = self.started or time.monotonic()
+
+    def _flush(self) -> None:
+        """Take old pods away, make the new ones, tell the engines, let the new ones be reached."""
+        lab = self.lab
+        pods, gone, events = list(self.fresh.values()), self.gone, self.events
+        self.fresh, self.gone, self.events = {}, [], []
+        if gone:
+            self._begin()
+            lab.topology.remove_pods(gone)
+        if pods:
+            self._begin()
+            run = {str(pod): dns.process(str(pod)) for pod in pods if pod.key in lab.own}
+            lab.topology.make_pods(pods, run)
+        data = lab.written_down(events)
+        self._begin()
+        lab.tell(data)
+        lab.wait_for_engines({pod.node for pod in pods})
+        lab.topology.plug(pods)
+
+    def _outside(self, kind: str, old: Any, new: Any) -> None:
+        self._begin()
+        if old is not None:
+            self.lab.topology.remove_external(old.name)
+        if kind != "DELETED":
+            self.lab.topology.add_external(new)
+
+
+_HOMES = {
+    "Namespace": "namespaces",
+    "Pod": "pods",
+    "Service": "services",
+    "Node": "nodes",
+    "External": "externals",
+    "NetworkPolicy": "policies",
+    "ClusterNetworkPolicy": "cluster_policies",
+}
+_LISTED = ("namespaces", "nodes", "services", "pods", "policies", "cluster_policies")
+
+
+def _events(action: Action, before: World, after: World) -> Iterator[tuple[str, Any, Any]]:
+    """(type, old, new) of each object that an action touches, as a watch would show it."""
+    match action:
+        case Apply(object=thing):
+            kind, key = type(thing).__name__, getattr(thing, "key", thing.name)
+        case Finish():
+            kind, key = "Pod", (action.namespace, action.name)
+        case Delete() | Relabel():
+            kind = action.kind
+            key = (action.namespace, action.name) if action.namespace else action.name
+    if isinstance(action, Delete) and kind in ("Namespace", "Node"):
+        for home in ("pods", "services", "policies"):
+            left = getattr(after, home)
+            for inner, old in getattr(before, home).items():
+                if inner not in left:
+                    yield "DELETED", old, None
+    old = getattr(before, _HOMES[kind]).get(key)
+    new = getattr(after, _HOMES[kind]).get(key)
+    if old is None:
+        yield "ADDED", None, new
+    elif new is None:
+        yield "DELETED", old, None
+    elif isinstance(old, Pod) and old.uid != new.uid:
+        yield "DELETED", old, None
+        yield "ADDED", None, new
+    else:
+        yield "MODIFIED", old, new
+
+
+def _objects(world: World) -> Iterator[Any]:
+    for home in _LISTED:
+        yield from getattr(world, home).values()
+
+
+def _event(seq: int, kind: str, manifest: dict[str, Any] | None) -> bytes:
+    event = {"seq": seq, "type": kind, **({"object": manifest} if manifest else {})}
+    return json.dumps(event, separators=(",", ":")).encode() + b"\n"
+
+
+def _box(endpoint: Endpoint) -> str:
+    if endpoint.kind == EndpointKind.SERVICE:
+        raise LabError(f"{endpoint} is a Service: nothing runs in it")
+    return str(endpoint)
+
+
+def _fabric(fabric: str | Fabric) -> Fabric:
+    if isinstance(fabric, Fabric):
+        return fabric
+    if fabric not in FABRICS:
+        raise LabError(f"there is no fabric {fabric!r}; there is: {', '.join(FABRICS)}")
+    return FABRICS[fabric]
+
+
+__all__ = ["NODES", "OUTSIDE", "NetnsLab", "node_box"]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.labs import server
 from harness.labs.base import LabError
-from harness.labs.netns import addresses as ip
 from harness.labs.netns import fabric as fabrics
 from harness.labs.netns.client import Completed, Holder
 from harness.labs.netns.fabric import Fabric
-from harness.labs.netns.holder import RUN
+from harness.labs.netns.furnish import directory
 from harness.model.policy import Protocol
 from harness.model.world import ContainerPort, External, Node, Pod, Workload
 
@@ -77,6 +76,10 @@ class Topology:
         if text:
             self.run(box, ["ip", "-batch", "-"], text + "\n")
 
+    def nft(self, node: str, commands: str) -> None:
+        """``nft -f`` in a node."""
+        self.run(node_box(node), ["nft", "-f", "-"], commands)
+
     # -- nodes and outside hosts -------------------------------------------------------------
 
     def start(self, nodes: Sequence[Node]) -> None:
@@ -95,7 +98,8 @@ class Topology:
             if fdb:
                 self.run(node_box(name), ["bridge", "-batch", "-"], "\n".join(fdb) + "\n")
         ports = tuple(
-            ContainerPort(server.NODE_PORT, protocol) for protocol in (Protocol.TCP, Protocol.UDP)
+            ContainerPort(server.NODE_SERVER_PORT, protocol)
+            for protocol in (Protocol.TCP, Protocol.UDP)
         )
         self.holder.make(
             [
@@ -111,6 +115,14 @@ class Topology:
             ]
         )
 
+    def assign(self, nodes: Sequence[Node]) -> None:
+        """Give nodes that were made without pod CIDRs those that they have by now."""
+        self.nodes = {node.name: (self.nodes[node.name][0], node) for node in nodes}
+        for name, (_, node) in self.nodes.items():
+            batch = fabrics.pod_cidr_batch(self.fabric, node, self._others(name))
+            self.ip(node_box(name), batch)
+            self.ip("", fabrics.root_pod_cidr_batch(node))
+
     def _others(self, name: str) -> list[tuple[int, Node]]:
         return [entry for other, entry in self.nodes.items() if other != name]
 
@@ -120,6 +132,7 @@ class Topology:
             "name": node_box(node.name),
             "hostname": node.name,
             "netns": node.name,
+            "own_run": True,
             "sysctls": fabrics.sysctls(self.fabric, self.families),
             "setup": [[["ip", "-batch", "-"], "\n".join(batch) + "\n"]],
             "files": {"/etc/resolv.conf": self._resolv_conf(None)},
@@ -162,22 +175,23 @@ class Topology:
 
     def plug(self, pods: Sequence[Pod]) -> None:
         """Bring the links of new pods up."""
-        self._on_nodes(pods, lambda node, pod: fabrics.plug_batch(self.fabric, node, pod))
+        self._on_nodes(pods, fabrics.plug_batch)
 
     def remove_pods(self, pods: Sequence[Pod]) -> None:
         """Take pods away: their links first, then their processes."""
-        self._on_nodes(pods, lambda _, pod: fabrics.unplug_batch(self.fabric, pod))
+        self._on_nodes(pods, fabrics.unplug_batch)
         self.holder.request("drop", boxes=[str(pod) for pod in pods])
 
-    def _on_nodes(self, pods: Sequence[Pod], lines: Any) -> None:
-        batches: dict[str, list[str]] = {}
-        for pod in pods:
-            if not pod.host_network:
-                assert pod.node is not None
-                node = self.nodes[pod.node][1]
-                batches.setdefault(pod.node, []).extend(lines(node, pod))
-        for name, batch in batches.items():
-            self.ip(node_box(name), batch)
+    def _on_nodes(
+        self,
+        pods: Sequence[Pod],
+        batch: Callable[[Fabric, Node, Sequence[Pod]], list[str]],
+    ) -> None:
+        """One ``ip`` batch in each node that has some of these pods."""
+        for name, (_, node) in self.nodes.items():
+            here = [pod for pod in pods if pod.node == name and not pod.host_network]
+            if here:
+                self.ip(node_box(name), batch(self.fabric, node, here))
 
     def _pod_spec(self, pod: Pod) -> Spec:
         assert pod.node is not None
@@ -200,7 +214,7 @@ class Topology:
         return spec
 
     def _nginx(self, name: str, ports: Sequence[ContainerPort], page: str | None = None) -> Spec:
-        home = f"{RUN}/servers/{name.replace('/', '_')}"
+        home = directory(name)
         by_protocol = {
             protocol: list(dict.fromkeys(p.port for p in ports if p.protocol == protocol))
             for protocol in Protocol

@@ -28,6 +28,7 @@ Spec = dict[str, Any]
 
 ``name``, ``hostname``; ``net``: box whose network namespace it shares (absent: a new one);
 ``netns``: name of its network namespace below /run/netns; ``own_run``: a /run of its own;
+``tmpfs``: directories that get an empty file system of their own;
 ``files``: path -> text (seen in this box alone, unless below :data:`RUN`); ``sysctls``: list of
 [path below /proc/sys, value]; ``setup``: list of [argv, standard input], run in turn; ``argv``,
 ``env``: a process that stays; ``ready``: what it says on standard error once it serves.
@@ -53,6 +54,8 @@ def furnish(spec: Spec, shared_net: int | None, report: socket.socket) -> None:
         _run(argv, text)
     if spec.get("own_run"):
         _own_run()
+    for path in spec.get("tmpfs", ()):
+        sys_.mount("tmpfs", path, "tmpfs", sys_.MS_NOSUID | sys_.MS_NODEV, "mode=1777")
     put_files(spec["name"], spec.get("files", {}))
     fds = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind, _ in KINDS]
     wire.send(report, {}, fds)

@@ -171,7 +171,7 @@ class Topology:
         ``run`` replaces what runs in a pod (by its text form).
         """
         run = run or {}
-        self.holder.make([_with(self._pod_spec(pod), run.get(str(pod), {})) for pod in pods])
+        self.holder.make([_with(self.pod_spec(pod), run.get(str(pod), {})) for pod in pods])
 
     def plug(self, pods: Sequence[Pod]) -> None:
         """Bring the links of new pods up."""
@@ -193,7 +193,8 @@ class Topology:
             if here:
                 self.ip(node_box(name), batch(self.fabric, node, here))
 
-    def _pod_spec(self, pod: Pod) -> Spec:
+    def pod_spec(self, pod: Pod) -> Spec:
+        """The box of a pod."""
         assert pod.node is not None
         spec: Spec = {
             "name": str(pod),

@@ -10,7 +10,7 @@ from math import ceil
 from harness.report.shape import CellRecord, RunRecord, ScenarioRecord, StepRecord
 
 #: Outcomes of scenarios, the worst first.
-OUTCOMES = ("error", "failed", "xpassed", "xfailed", "skipped", "passed")
+OUTCOMES = ("failed", "error", "xpassed", "xfailed", "skipped", "passed")
 #: Outcomes that make a run fail. xpassed is one of them, for known deviations xfail strictly.
 BAD_OUTCOMES = frozenset({"error", "failed", "xpassed"})
 #: Findings, the worst first.

@@ -1,0 +1,125 @@
+"""The conformance report: one HTML file that needs nothing else, not even script.
+
+Everything is rendered here. What would make a large page slow (the insides of scenarios that are
+not wrong) is packed, and unpacked by the page's script when it is asked for; wrong ones stand in
+the page as they are, so that it reads in full without script.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness import __version__
+from harness.report import plots, words
+from harness.report.shape import RunRecord
+from harness.report.summary import BAD_FINDINGS, OUTCOMES, duration, plural
+from harness.report.view import GROUPS, TOLD, PageView
+
+#: Bytes of wrong scenarios that stand in the page unpacked; what is beyond is packed as well.
+INLINE = 1_500_000
+#: Scenarios that are packed together: small enough to unpack at once, large enough to pack well.
+CHUNK = 16
+
+
+def render(record: RunRecord) -> str:
+    """The report as one HTML document (encode it as UTF-8)."""
+    page = PageView(record)
+    environment = _environment()
+    body = environment.get_template("scenario.html.j2")
+    inline: dict[int, Markup] = {}
+    packed: list[str] = []
+    place: dict[int, tuple[int, int]] = {}
+    room = INLINE
+    for number, view in enumerate(page):
+        html = body.render(s=view)
+        room -= len(html) if view.bad else 0
+        if view.bad and room >= 0:
+            inline[number] = Markup(html)  # noqa: S704  # rendered with escaping
+        else:
+            place[number] = divmod(len(packed), CHUNK)
+            packed.append(html)
+    policy, style, script = _assets("report.js")
+    return environment.get_template("report.html.j2").render(
+        page=page,
+        inline=inline,
+        place=place,
+        chunks=list(_chunks(packed)),
+        plot=plots.ecdf(
+            {css: page.latencies[name] for name, css in (("allow", "al"), ("deny", "dn"))},
+            "Share of cells that were enforced within a time, for allow and for deny",
+        ),
+        policy=policy,
+        style=style,
+        script=script,
+    )
+
+
+def write(record: RunRecord, path: Path) -> Path:
+    """Render into a file and return its path. Raises OSError."""
+    path.write_bytes(render(record).encode(errors="replace"))
+    return path
+
+
+def content_security_policy() -> str:
+    """The policy that the report needs where a server sets one: no network, by hash alone."""
+    return _assets("report.js")[0]
+
+
+def _chunks(packed: list[str]) -> Iterator[str]:
+    for start in range(0, len(packed), CHUNK):
+        data = json.dumps(packed[start : start + CHUNK]).encode()
+        yield base64.b64encode(gzip.compress(data, 6, mtime=0)).decode()
+
+
+@cache
+def _assets(script_name: str) -> tuple[str, Markup, Markup]:
+    """Policy, style and script; the policy names the other two by their hash."""
+    assets = files("harness.report") / "assets"
+    style = (assets / "report.css").read_text(encoding="utf-8")
+    script = (assets / script_name).read_text(encoding="utf-8")
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {_hash(script)}",
+            f"style-src {_hash(style)}",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+    return policy, Markup(style), Markup(script)  # noqa: S704  # our own files
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("harness.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration, "plural": lambda n, noun: plural(n, noun)}
+    environment.globals |= {
+        "version": __version__,
+        "words": words,
+        "outcomes": OUTCOMES,
+        "bad_findings": BAD_FINDINGS,
+        "told": TOLD,
+        "max_groups": GROUPS,
+    }
+    return environment

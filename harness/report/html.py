@@ -21,9 +21,10 @@ from markupsafe import Markup
 
 from harness import __version__
 from harness.report import plots, words
+from harness.report.pageview import GROUPS, PageView
+from harness.report.scenarioview import TOLD
 from harness.report.shape import RunRecord
 from harness.report.summary import BAD_FINDINGS, OUTCOMES, duration, plural
-from harness.report.view import GROUPS, TOLD, PageView
 
 #: Bytes of wrong scenarios that stand in the page unpacked; what is beyond is packed as well.
 INLINE = 1_500_000

@@ -105,13 +105,12 @@ class Reader:
         if value is None:
             return ""
         if not isinstance(value, str):
-            self.error(
-                path,
-                f"must be text, not {kind_of(value)}",
-                f'put it in quotes: "{_as_typed(value)}"'
-                if isinstance(value, bool | int | float)
-                else "",
-            )
+            hint = ""
+            if isinstance(value, bool):
+                hint = "put it in quotes: YAML takes y, n, on, off, yes and no for truth values"
+            elif isinstance(value, int | float):
+                hint = "put it in quotes"
+            self.error(path, f"must be text, not {kind_of(value)}", hint)
             return ""
         return value
 
@@ -264,10 +263,6 @@ def kind_of(value: object) -> str:
             return "a mapping"
         case _:
             return type(value).__name__
-
-
-def _as_typed(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _shortened(text: str, limit: int = 80) -> str:

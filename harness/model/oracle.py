@@ -32,6 +32,7 @@ from harness.model.routing import (
     find,
     find_service,
     listens,
+    named,
     node_port,
 )
 from harness.model.sides import Arrival, Seeing, Seen, Sides, doubt, rules_of
@@ -98,19 +99,14 @@ class Oracle:
         service = find_service(self.world, cell.target)
         if isinstance(source, External):
             return _undefined("outside-service", str(service))
-        connection = self._through(
-            source,
-            service,
-            cell.port,
-            cell.protocol,
-            cell.family,
-            named=cell.via is not Via.SERVICE_IP,
-        )
         if cell.via is Via.SERVICE_IP:
-            return connection
+            return self._through(source, service, cell.port, cell.protocol, cell.family)
         if not isinstance(source, Pod):
             return _undefined("no-cluster-dns", str(source.name))
         lookup = self._lookup(source, cell.family)
+        connection = self._through(
+            source, service, cell.port, cell.protocol, cell.family, named=True
+        )
         because = tuple(
             replace(b, flow="dns", text=f"looking up the name: {b.text}") for b in lookup.because
         )
@@ -195,15 +191,11 @@ class Oracle:
             to = Arrival(pod, port, cell.protocol)
             parts = []
             if isinstance(source, Pod):
-                parts.append(
-                    self._side(
-                        source, Direction.EGRESS, Seen(cell.family, unclear="snat", hidden=True), to
-                    )
-                )
+                parts.append(self._side(source, Direction.EGRESS, _hidden(cell, pod), to))
             if keeps_client and isinstance(source, External):
                 client = self._seen(source, pod, cell.family, Direction.INGRESS)
             else:
-                client = Seen(cell.family, unclear="snat", hidden=True)
+                client = _hidden(cell, source)
             parts.append(self._side(pod, Direction.INGRESS, client, to))
             decisions.append((str(pod), _both(parts)))
         return _any_of(str(cell.target), decisions)
@@ -250,31 +242,35 @@ class Oracle:
 
     def _seen(self, other: End, subject: Pod, family: int, direction: Direction) -> Seen:
         """``other`` as the policies of ``subject`` see it."""
-        if isinstance(other, External):
-            return Seen(family, addresses=((address(other.ips, family), ""),))
+        who = named(other)
         if isinstance(other, Node):
             return self._seen_node(other, subject, family, direction)
         ip = address(other.ips, family)
+        if isinstance(other, External):
+            return Seen(family, addresses=((ip, ""),), who=who)
         if not other.host_network:
-            return Seen(family, other, ((ip, "ipblock-pod"),))
+            return Seen(family, other, ((ip, "ipblock-pod"),), who=who)
+        node = other.node or ""
         match self.profile.get("host-network-peer"):
             case "address":
-                return Seen(family, addresses=((ip, ""),), node=other.node or "")
+                return Seen(family, None, ((ip, ""),), node, who=who)
             case "pod":
-                return Seen(family, other, ((ip, "ipblock-pod"),), other.node or "")
+                return Seen(family, other, ((ip, "ipblock-pod"),), node, who=who)
             case _:
                 reason = "host-network-peer"
-                return Seen(family, None, ((ip, reason),), other.node or "", unclear=reason)
+                return Seen(family, None, ((ip, reason),), node, unclear=reason, who=who)
 
     def _seen_node(self, node: Node, subject: Pod, family: int, direction: Direction) -> Seen:
         own = subject.node == node.name
+        by_address = Seen(
+            family, None, ((address(node.ips, family), ""),), node.name, who=named(node)
+        )
         if own and direction is Direction.INGRESS:
-            return Seen(family, node=node.name, always="own-node")
+            return replace(by_address, always="own-node")
         if direction is Direction.INGRESS:
             reason = "node-to-pod"
         else:
             reason = "pod-to-own-node" if own else "pod-to-node"
-        by_address = Seen(family, None, ((address(node.ips, family), ""),), node.name)
         match self.profile.get(reason):
             case "allow":
                 return replace(by_address, always=reason)
@@ -284,14 +280,20 @@ class Oracle:
                 # The address is the one that is dialled: a rule for it holds in every reading.
                 return replace(by_address, unclear=reason)
             case _:  # Another node may come from any of its addresses, tunnels' included.
-                return Seen(family, node=node.name, unclear=reason)
+                return replace(by_address, addresses=(), unclear=reason)
 
     def _side(self, pod: Pod, direction: Direction, seen: Seen, to: Arrival) -> Because:
+        """Every verdict on one direction of one pod comes through here (explain listens)."""
         return self._tiers.because(pod, direction, seen, to)
 
     def isolating(self, pod: Pod, direction: Direction) -> tuple[NetworkPolicy, ...]:
         """The NetworkPolicies that select the pod for this direction, by name."""
         return self._sides.isolating(pod, direction)
+
+
+def _hidden(cell: Cell, end: End) -> Seen:
+    """An end whose address may be replaced by a node's on the way."""
+    return Seen(cell.family, unclear="snat", hidden=True, who=named(end))
 
 
 # -- putting verdicts together ---------------------------------------------------------------------

@@ -42,6 +42,17 @@ def find(world: World, endpoint: Endpoint) -> End:
     return found
 
 
+def named(end: End) -> str:
+    """An end as its Endpoint is written."""
+    match end:
+        case Pod():
+            return str(end)
+        case Node():
+            return f"node:{end.name}"
+        case External():
+            return f"external:{end.name}"
+
+
 def find_service(world: World, endpoint: Endpoint) -> Service:
     """The Service. Raises :class:`UnknownEndpointError`."""
     service = world.services.get((endpoint.namespace, endpoint.name))

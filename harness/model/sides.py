@@ -42,6 +42,7 @@ class Seen:
     ``unclear`` is the reason code that stands where NetworkPolicy matches nothing for sure ("":
     then it is denied). ``always`` is a code for which it is allowed whatever NetworkPolicy says
     ("": there is none). ``hidden`` is whether it cannot be told at all who policies see.
+    ``who`` is its name, for people.
     """
 
     family: int
@@ -51,6 +52,7 @@ class Seen:
     unclear: str = ""
     always: str = ""
     hidden: bool = False
+    who: str = ""
 
 
 @dataclass(frozen=True, slots=True)

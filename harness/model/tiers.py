@@ -9,7 +9,7 @@ with the lowest priority number comes first; in a policy the first rule that mat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from harness.model import words
@@ -88,13 +88,18 @@ class Tiers:
                 reaches, goes_on = True, goes_on or outcome.doubt
         if not reaches:
             return ways
+        because = self.sides.because(pod, direction, seen, to)
         if self.sides.isolating(pod, direction):
-            return [*ways, (self.sides.because(pod, direction, seen, to), goes_on)]
+            return [*ways, (because, goes_on)]
+        if any(
+            self.is_subject(policy, pod) and cluster_rules_of(policy, direction)
+            for policy in self.world.cluster_policies.values()
+        ):
+            because = replace(because, text=_unmatched_text(pod, direction))
         for outcome in self.outcomes(Tier.BASELINE, pod, direction, seen, to):
             if outcome.action in (RuleAction.ACCEPT, RuleAction.DENY):
                 ways.append((_by_rule(outcome, direction), outcome.doubt or goes_on))
             else:
-                because = self.sides.because(pod, direction, seen, to)
                 ways.append((because, outcome.doubt or goes_on))
         return ways
 
@@ -228,6 +233,13 @@ def cluster_port_matches(wanted: ClusterPort, to: Arrival) -> bool:
     if wanted.protocol is not to.protocol:
         return False
     return wanted.port is None or wanted.port <= to.port <= (wanted.end_port or wanted.port)
+
+
+def _unmatched_text(pod: Pod, direction: Direction) -> str:
+    return (
+        f"no NetworkPolicy selects {pod} for {direction.lower()}, and no cluster policy's rule "
+        f"decides it, so it is allowed"
+    )
 
 
 def _by_rule(outcome: Outcome, direction: Direction) -> Because:

@@ -139,16 +139,18 @@ def settle(
     *,
     baseline: Collection[Cell] = frozenset(),
     deviation: Callable[[Cell], KnownDeviation | None] | None = None,
+    once: bool = False,
 ) -> Settled:
     """Look until it agrees and holds, or the deadline passes, and judge every cell.
 
     ``changed_at``: just before the change was sent, on the prober's clock. ``baseline``: cells
     that have been seen to connect without policies. ``deviation``: what the catalogue knows of a
-    cell. The prober must be at the world that ``expected`` is about (:meth:`Prober.begin`).
+    cell. ``once``: no hold look, for positive controls. The prober must be at the world that
+    ``expected`` is about (:meth:`Prober.begin`).
     """
     step = _Settling(prober, expected, changed_at, timing or Timing())
     if expected:
-        step.run()
+        step.run(once)
     return step.settled(baseline, deviation or (lambda _: None))
 
 
@@ -175,7 +177,7 @@ class _Settling:
 
     # -- the way -------------------------------------------------------------------------------
 
-    def run(self) -> None:
+    def run(self, once: bool) -> None:
         start = self.times["first_look"] = self.heard = self.prober.now()
         self._launch(self.tracks.values())
         self._control(self.controls.first)
@@ -189,6 +191,10 @@ class _Settling:
             elif not self.holding and hold_at is None:
                 hold_at = self._agreed() + self.timing.hold
             if self.holding:
+                wake = now + _IDLE
+            elif hold_at is not None and once:
+                if not self.out:
+                    break
                 wake = now + _IDLE
             elif hold_at is not None:
                 wake = hold_at

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.model.actions import Action
 from harness.model.flow import Cell, Endpoint, Verdict, Via
@@ -42,8 +44,25 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of a look at something other than cells. ``outcome``: passed, failed, error or
+    skipped (then ``text`` gives the reason)."""
+
+    name: str
+    outcome: str
+    text: str = ""
+
+
+#: Called after the cells of a step, with a :class:`harness.run.runner.Looked`.
+Check = Callable[[Any], Iterable[Checked]]
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """Actions, then a look at all cells. ``why`` is the reason in the author's words."""
+    """Actions, then a look at all cells. ``why`` is the reason in the author's words.
+
+    ``checks`` look at what is no cell: the command of the demo, the rules of the data plane.
+    """
 
     title: str
     actions: tuple[Action, ...] = ()
@@ -51,6 +70,7 @@ class Step:
     expect: tuple[Expectation, ...] = ()
     probes: Probes | None = None  # None: the scenario's
     source: Source | None = field(default=None, compare=False)
+    checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ class Engine:
         self.log = log
         self.seconds: list[float] = []
         """How long it took for each acknowledgement, by its own account."""
+        self._told = 0
         self._acknowledged = 0
         self._errors: list[str] = []
         self._ended = False
@@ -77,8 +78,9 @@ class Engine:
     def alive(self) -> bool:
         return not self._ended and self.process.poll() is None
 
-    def send(self, lines: bytes) -> None:
-        """Write events. Raises LabError when it is dead or does not read them."""
+    def send(self, lines: bytes, seq: int) -> None:
+        """Write events, ``seq`` the last of them. LabError when it is dead or does not read."""
+        self._told = seq
         deadline = time.monotonic() + ACKNOWLEDGE_SECONDS
         rest = memoryview(lines)
         while rest:
@@ -91,8 +93,9 @@ class Engine:
             except OSError:
                 raise self._trouble("has ended") from None
 
-    def wait(self, seq: int, timeout: float = ACKNOWLEDGE_SECONDS) -> None:
-        """Wait until everything up to ``seq`` is in force. Raises LabError."""
+    def wait(self, timeout: float = ACKNOWLEDGE_SECONDS) -> None:
+        """Wait until everything that it was told is in force. Raises LabError."""
+        seq = self._told
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self._acknowledged >= seq, timeout)
             if self._errors:

@@ -315,12 +315,13 @@ def _bridge_addresses(fabric: Fabric, node: Node, cidr: str) -> Lines:
 
 
 def _vxlan(fabric: Fabric, index: int, node: Node) -> Lines:
-    lines = [
+    # The device needs no address of its own: so whatever a node masquerades for other nodes' pods
+    # carries the node's own address.
+    return [
         f"link add {fabric.vxlan} address {_mac(index)} mtu {fabric.mtu} type vxlan id {VNI} "
         f"dev eth0 local {node.ips[0]} dstport {VXLAN_PORT} nolearning",
         f"link set {fabric.vxlan} up",
     ]
-    return lines
 
 
 def _routes(fabric: Fabric, node: Node, index: int, other: Node) -> Lines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,8 +45,8 @@ class NetnsLab:
     ``run_dir`` takes logs, and nothing else is written outside of the lab's own namespaces.
     ``fabric`` is the pod network (``routed``, ``overlay``, ``bridged``, or a
     :class:`~harness.labs.netns.fabric.Fabric` with interface names of one's own). ``engine`` is
-    the command line of a policy engine, one process a node; ``{node}`` and ``{dataplane}`` are
-    filled in. With ``protocol`` the engine speaks :mod:`harness.labs.netns.engine`: it is told of
+    the command line of a policy engine, one process a node; ``{node}``, ``{dataplane}`` and
+    ``{python}`` are filled in. With ``protocol`` the engine speaks :mod:`harness.labs.netns.engine`: it is told of
     changes, and a new pod's link stays down until its node's engine has the pod in force.
     ``proxy`` and ``dns`` can be left to others (a real kube-proxy, a real control plane).
     """
@@ -123,9 +124,6 @@ class NetnsLab:
             raise
 
     def _start(self, holder: Holder) -> None:
-        self.features, self.missing = detect.lab_features(
-            detect.look(holder), self.fabric, self.families, proxy=self._proxy, dns=self._dns
-        )
         nodes = [
             Node(
                 name,
@@ -135,6 +133,9 @@ class NetnsLab:
             )
             for index, name in enumerate(self.node_names)
         ]
+        self.features, self.missing = detect.lab_features(
+            detect.look(holder), self.fabric, self.families, proxy=self._proxy, dns=self._dns
+        )
         self._placement = Placement(nodes, self.families)
         self._topology = Topology(holder, self.fabric, self.families)
         dns_ips = tuple(ip.at(ip.SERVICE_CIDRS[family], ip.DNS_INDEX) for family in self.families)
@@ -144,16 +145,18 @@ class NetnsLab:
             namespaces={name: Namespace(name) for name in NAMESPACES},
             nodes={node.name: node for node in nodes},
         )
+        for name in self.node_names if self._engine else ():
+            self.start_engine(name)  # while they come up, the rest is made
         holder.run("", ["busybox", "--install", "-s", "/run/netpol/bin"])
         if self._proxy:
             self._on_nodes(lambda name: self.topology.nft(name, services.SKELETON))
-        self._start_engines()
         own: list[Action] = [Apply(OUTSIDE)]
         if self._dns:
             server, service = dns.pod(nodes[0].name), dns.service(dns_ips)
             own += [Apply(server), Apply(service)]
             self.own = {server.key, service.key}
         self.apply(own)
+        self.wait_for_engines(self.node_names)
 
     def down(self) -> None:
         """End everything: the kernel takes the namespaces away with their last process."""
@@ -170,22 +173,16 @@ class NetnsLab:
         """Start the engine of a node, again if need be, and tell it all that there is."""
         if node in self.engines:
             self.engines[node].close()
-        filled = argv_for(self._engine, {"node": node, "dataplane": self.dataplane})
+        known = {"node": node, "dataplane": self.dataplane, "python": sys.executable}
+        filled = argv_for(self._engine, known)
         log = self.run_dir / f"engine-{node}.log"
         engine = self.engines[node] = Engine(self.holder, node, filled, log, self._engine_env)
         if self._protocol:
             self._seq += 1
             seq = self._seq
             lines = [_event(seq, "ADDED", self._manifest(thing)) for thing in _objects(self.world)]
-            engine.send(b"".join([*lines, _event(seq, "SYNCED", None)]))
+            engine.send(b"".join([*lines, _event(seq, "SYNCED", None)]), seq)
         return engine
-
-    def _start_engines(self) -> None:
-        if self._engine:
-            for name in self.node_names:
-                self.start_engine(name)
-            for engine in self.engines.values() if self._protocol else ():
-                engine.wait(self._seq)
 
     def _manifest(self, thing: Any) -> dict[str, Any]:
         """As the API would show it: a pod that has finished keeps the address it had."""
@@ -206,13 +203,13 @@ class NetnsLab:
     def tell(self, data: bytes) -> None:
         """Send events to the engines of all nodes."""
         for engine in self.engines.values() if data else ():
-            engine.send(data)
+            engine.send(data, self._seq)
 
     def wait_for_engines(self, nodes: Collection[str | None]) -> None:
         """Wait until these nodes' engines have all that they were told in force."""
         for name, engine in self.engines.items() if self._protocol else ():
             if name in nodes:
-                engine.wait(self._seq)
+                engine.wait()
 
     # -- changes -----------------------------------------------------------------------------
 

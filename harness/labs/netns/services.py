@@ -2,7 +2,8 @@
 
 As kube-proxy does it (with ``--detect-local-mode=NodeCIDR``): one of the ready backends by chance;
 traffic that does not come from this node's own pods, or that comes back to its own sender, is
-masqueraded; a Service without backends refuses. All of it is in one nftables table of its own, so that no policy engine is disturbed.
+masqueraded; a Service without backends refuses. All of it is in one nftables table of its own, so
+that no policy engine is disturbed.
 
 A World becomes :class:`Rules` (chains and map elements), two Rules become the commands between
 them, in pieces, because a transaction in a user namespace must fit a socket buffer. New chains

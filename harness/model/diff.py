@@ -28,11 +28,13 @@ class Control:
     """What is known of the listener that a cell asks for.
 
     ``now``: it answered a control in the same step (from itself or its node). ``baseline``: it
-    was seen to answer before any policy. Either may be None: not looked at.
+    was seen to answer before any policy. ``names``: the cluster's DNS answered in the same step.
+    Each may be None: not looked at.
     """
 
     now: bool | None = None
     baseline: bool | None = None
+    names: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,10 @@ def _judge_deny(decision: Decision, seen: Observation, control: Control) -> Judg
             note = f"expected to be denied, and somebody else answered: {seen.backend or '?'}"
             return Judgement(Finding.LEAK, note)
         case Outcome.NAME_FAILURE:
+            if control.names is False:
+                return Judgement(
+                    Finding.UNKNOWN, "the name was not resolved, and the DNS server is not there"
+                )
             if denies_lookup(decision):
                 return Judgement(Finding.AGREES, "the lookup of the name is what was denied")
             return Judgement(

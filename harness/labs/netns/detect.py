@@ -113,7 +113,8 @@ def tools() -> dict[str, Ability]:
     for tool, (package, _) in TOOLS.items():
         ok = which(tool) is not None
         reason = "" if ok else f"{tool} is not installed"
-        found[tool] = Ability(tool, tool, ok, reason, "" if ok else f"apt-get install {package}")
+        hint = "" if ok else f"apt-get install {package}"
+        found[f"tool:{tool}"] = Ability(f"tool:{tool}", f"{tool} (program)", ok, reason, hint)
     return found
 
 
@@ -183,7 +184,7 @@ def look(holder: Holder) -> dict[str, Ability]:
     found = {"namespaces": Ability("namespaces", "namespaces", True)}
     for name, title, command, hint in _TRIED:
         ok, why = answers.get(name, (False, "not answered"))
-        reason = "" if ok else why or f"`{command}` fails"
+        reason = "" if ok else why.partition(";")[0] or f"`{command}` fails"
         found[name] = Ability(name, title, ok, reason, "" if ok else f"as root: {hint}")
     return {**found, "sctp": _sctp()}
 
@@ -202,30 +203,43 @@ def _sctp() -> Ability:
     return Ability("sctp", "SCTP", True)
 
 
-def lab_features(
-    found: Mapping[str, Ability],
-    fabric: Fabric,
-    families: Sequence[int],
-    *,
-    proxy: bool,
-    dns: bool,
-) -> tuple[frozenset[str], dict[str, str]]:
-    """Features of a lab of this shape, and a reason for each that it lacks.
-
-    Raises LabError where the lab cannot be had at all.
-    """
-    needed = ["veth", "bridge"]
-    needed += ["vxlan"] if fabric.nodes == "vxlan" else []
-    needed += ["bridge-netfilter"] if fabric.pods == "bridge" else []
-    needed += ["services"] if proxy else []
-    needed += ["ipv6"] if 6 in families else []
-    for name in needed:
-        if not found[name].ok:
-            ability = found[name]
-            raise LabError(
+def lacking(
+    holder: Holder, fabric: Fabric, families: Sequence[int], *, proxy: bool
+) -> LabError | None:
+    """What a lab of this shape needs and this machine lacks, or None."""
+    for tool in NEEDED:
+        if which(tool) is None:
+            return LabError(
+                f"the embedded lab needs {tool}, which is not installed",
+                hint=f"apt-get install {TOOLS[tool][0]}",
+            )
+    try:
+        found = look(holder)
+    except LabError:
+        return None  # the first error says more
+    for ability in (found[name] for name in needed(fabric, families, proxy=proxy)):
+        if not ability.ok:
+            return LabError(
                 f"the embedded lab ({fabric.name}) needs {ability.title}: {ability.reason}",
                 hint=ability.hint,
             )
+    return None
+
+
+def needed(fabric: Fabric, families: Sequence[int], *, proxy: bool) -> tuple[str, ...]:
+    """Names of the abilities of the kernel without which a lab of this shape cannot be had."""
+    names = ["veth", "bridge"]
+    names += ["vxlan"] if fabric.nodes == "vxlan" else []
+    names += ["bridge-netfilter"] if fabric.pods == "bridge" else []
+    names += ["services"] if proxy else []
+    names += ["ipv6"] if 6 in families else []
+    return tuple(names)
+
+
+def lab_features(
+    fabric: Fabric, families: Sequence[int], *, proxy: bool, dns: bool
+) -> tuple[frozenset[str], dict[str, str]]:
+    """Features of a lab of this shape, and a reason for each that it lacks."""
     features = {"udp", "icmp", "host-network", "address-reuse", "node-client", "external"}
     features |= {"finish-pod", "cluster-network-policy", f"fabric-{fabric.name}"}
     features |= {f"ipv{family}" for family in families}
@@ -234,14 +248,14 @@ def lab_features(
         for family in (4, 6)
         if family not in families
     }
-    missing["sctp"] = found["sctp"].reason or "nginx, the lab's server, does not speak SCTP"
+    missing["sctp"] = _sctp().reason or "nginx, the lab's server, does not speak SCTP"
     if proxy:
         features |= {"services", "node-port", "host-port"}
     else:
         missing.update(
             dict.fromkeys(("node-port", "host-port"), "the lab was told to leave Services alone")
         )
-    if dns and proxy:
+    if dns:
         features.add("dns")
     else:
         missing["dns"] = "the lab was told to leave names alone"

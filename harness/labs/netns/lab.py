@@ -46,8 +46,8 @@ class NetnsLab:
     ``fabric`` is the pod network (``routed``, ``overlay``, ``bridged``, or a
     :class:`~harness.labs.netns.fabric.Fabric` with interface names of one's own). ``engine`` is
     the command line of a policy engine, one process a node; ``{node}``, ``{dataplane}`` and
-    ``{python}`` are filled in. With ``protocol`` the engine speaks :mod:`harness.labs.netns.engine`: it is told of
-    changes, and a new pod's link stays down until its node's engine has the pod in force.
+    ``{python}`` are filled in. With ``protocol`` it speaks :mod:`harness.labs.netns.engine`: it is
+    told of changes, and a new pod's link stays down until its node's engine has it in force.
     ``proxy`` and ``dns`` can be left to others (a real kube-proxy, a real control plane).
     """
 
@@ -72,8 +72,6 @@ class NetnsLab:
         self.families = tuple(families)
         self.node_names = tuple(nodes)
         self.dataplane = dataplane
-        self.features: frozenset[str] = frozenset()
-        self.missing: Mapping[str, str] = {}
         self.world = World()
         self.engines: dict[str, Engine] = {}
         self._engine = tuple(engine or ())
@@ -81,6 +79,9 @@ class NetnsLab:
         self._protocol = protocol and bool(engine)
         self._proxy = proxy
         self._dns = with_dns and proxy
+        self.features, self.missing = detect.lab_features(
+            self.fabric, self.families, proxy=proxy, dns=self._dns
+        )
         self._seq = 0
         self._rules: dict[str, services.Rules] = {}
         self._names = ""
@@ -119,6 +120,11 @@ class NetnsLab:
         self._holder = Holder(self.run_dir / "lab.log")
         try:
             self._start(self._holder)
+        except LabError as error:
+            # Only now, because trying all that a kernel might lack takes its time.
+            lack = detect.lacking(self._holder, self.fabric, self.families, proxy=self._proxy)
+            self.down()
+            raise lack or error from error
         except BaseException:
             self.down()
             raise
@@ -133,9 +139,6 @@ class NetnsLab:
             )
             for index, name in enumerate(self.node_names)
         ]
-        self.features, self.missing = detect.lab_features(
-            detect.look(holder), self.fabric, self.families, proxy=self._proxy, dns=self._dns
-        )
         self._placement = Placement(nodes, self.families)
         self._topology = Topology(holder, self.fabric, self.families)
         dns_ips = tuple(ip.at(ip.SERVICE_CIDRS[family], ip.DNS_INDEX) for family in self.families)
@@ -148,8 +151,6 @@ class NetnsLab:
         for name in self.node_names if self._engine else ():
             self.start_engine(name)  # while they come up, the rest is made
         holder.run("", ["busybox", "--install", "-s", "/run/netpol/bin"])
-        if self._proxy:
-            self._on_nodes(lambda name: self.topology.nft(name, services.SKELETON))
         own: list[Action] = [Apply(OUTSIDE)]
         if self._dns:
             server, service = dns.pod(nodes[0].name), dns.service(dns_ips)
@@ -234,7 +235,7 @@ class NetnsLab:
 
     def _follow_on(self, name: str) -> None:
         new = services.rules(self.world, name, self.families)
-        for piece in services.commands(self._rules.get(name, services.Rules()), new):
+        for piece in services.commands(self._rules.get(name), new):
             self.topology.nft(name, piece)
         self._rules[name] = new
 

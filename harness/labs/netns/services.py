@@ -99,9 +99,14 @@ def rules(world: World, node: str, families: Sequence[int]) -> Rules:
     return found
 
 
-def commands(old: Rules, new: Rules) -> Iterator[str]:
-    """Input for ``nft -f``, a transaction a piece, that leads from one to the other."""
-    steps = [
+def commands(old: Rules | None, new: Rules) -> Iterator[str]:
+    """Input for ``nft -f``, a transaction a piece, that leads from one to the other.
+
+    None: the table is not there yet.
+    """
+    steps = [] if old else [SKELETON]
+    old = old or Rules()
+    steps += [
         f"add chain {TABLE} {name}; flush chain {TABLE} {name}"
         + "".join(f"\nadd rule {TABLE} {name} {rule}" for rule in chain)
         for name, chain in new.chains.items()

@@ -1,0 +1,144 @@
+"""All hollow kubelets of a lab: one event loop in a thread of the lab's process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from aiohttp import web
+
+from harness.labs.base import LabError
+from harness.labs.controlplane.kubelet import streams
+from harness.labs.controlplane.kubelet.client import ApiStatusError, NodeClient
+from harness.labs.controlplane.kubelet.node import HollowNode
+from harness.labs.controlplane.kubelet.runtime import Runtime
+from harness.labs.controlplane.plane import ControlPlane
+from harness.labs.netns import addresses as ip
+from harness.labs.netns.topology import Topology
+from harness.model.world import Node
+
+START_SECONDS = 60.0
+CONTROL_PLANE_TAINT = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
+
+
+class HollowKubelets:
+    """A kubelet for each node; the first is the control plane's and takes no ordinary pods."""
+
+    def __init__(self, plane: ControlPlane, topology: Topology, nodes: Sequence[Node]) -> None:
+        self.plane = plane
+        self.topology = topology
+        self.given = tuple(nodes)
+        self.nodes: dict[str, HollowNode] = {}
+        self._runtime = Runtime(topology)
+        self._runners: list[web.AppRunner] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="hollow-kubelets", daemon=True)
+        self._thread.start()
+
+    def start(self) -> list[Node]:
+        """Register the nodes; returns them with their pod CIDRs once they are ready for pods.
+
+        ``topology.assign`` is called with them. Raises LabError.
+        """
+        nodes: list[Node] = self._call(self._start(), START_SECONDS)
+        return nodes
+
+    def check(self) -> None:
+        """Raises LabError if a kubelet has come upon something that it cannot handle."""
+        faults = [fault for node in self.nodes.values() for fault in node.faults]
+        if faults:
+            raise LabError("a hollow kubelet has failed", detail="\n".join(faults[:10]))
+
+    def stop(self) -> None:
+        """Leave everything as it is; the lab's end takes the pods away."""
+        with contextlib.suppress(LabError):
+            self._call(self._stop(), 10.0)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        if not self._thread.is_alive():
+            self._loop.close()
+        self._runtime.close()
+
+    # -- in the loop -------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _call(self, work: Any, seconds: float) -> Any:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(seconds)
+        except TimeoutError:
+            future.cancel()
+            self.plane.check()
+            raise LabError(f"the hollow kubelets have not answered within {seconds:g} s") from None
+        except ApiStatusError as error:
+            raise LabError(f"a hollow kubelet was refused by the API server: {error}") from None
+
+    async def _start(self) -> list[Node]:
+        plane = self.plane
+        service = ip.at(ip.SERVICE_CIDRS[plane.settings.families[0]], 1)
+        environment = {
+            "KUBERNETES_SERVICE_HOST": service,
+            "KUBERNETES_SERVICE_PORT": "443",
+            "KUBERNETES_SERVICE_PORT_HTTPS": "443",
+        }
+        for index, node in enumerate(self.given):
+            client = NodeClient(
+                plane.settings.server,
+                plane.authority.certificate,
+                plane.node_tokens[node.name],
+                self._sockets(node.name),
+            )
+            alone = len(self.given) == 1
+            self.nodes[node.name] = HollowNode(
+                node,
+                client,
+                self._runtime,
+                plane.dialer,
+                version=plane.settings.binaries.version,
+                taints=[CONTROL_PLANE_TAINT] if index == 0 and not alone else [],
+                service_env=environment,
+            )
+        nodes = list(self.nodes.values())
+        for one in nodes:
+            await self._listen(one)
+        await asyncio.gather(*(one.register() for one in nodes))
+        self._tasks += [asyncio.create_task(one.renew_lease()) for one in nodes]
+        cidrs = await asyncio.gather(*(one.wait_for_pod_cidrs() for one in nodes))
+        ready = [
+            replace(node, pod_cidrs=found) for node, found in zip(self.given, cidrs, strict=True)
+        ]
+        await self._runtime.off_loop(self.topology.assign, ready)
+        await asyncio.gather(*(one.report_ready() for one in nodes))
+        self._tasks += [asyncio.create_task(one.follow_pods()) for one in nodes]
+        return ready
+
+    def _sockets(self, node: str) -> Callable[[int], socket.socket]:
+        return lambda family: self.plane.dialer.open_on(node, family)
+
+    async def _listen(self, node: HollowNode) -> None:
+        pair = self.plane.authority.issue(node.name, names=[node.name], addresses=node.ips)
+        context = streams.tls(self.plane.authority.certificate, pair)
+        runner = web.AppRunner(streams.application(node), access_log=None)
+        await runner.setup()
+        self._runners.append(runner)
+        for listening in node.listener():
+            await web.SockSite(runner, listening, ssl_context=context, backlog=128).start()
+
+    async def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(one.stop() for one in self.nodes.values()))
+        for runner in self._runners:
+            await runner.cleanup()
+        for one in self.nodes.values():
+            await one.client.close()

@@ -79,6 +79,8 @@ class NetnsLab:
         self._protocol = protocol and bool(engine)
         self._proxy = proxy
         self._dns = with_dns and proxy
+        self.features: frozenset[str]
+        self.missing: Mapping[str, str]
         self.features, self.missing = detect.lab_features(
             self.fabric, self.families, proxy=proxy, dns=self._dns
         )

@@ -1,0 +1,93 @@
+"""The one lab of this process and the runner on it: up when first needed, down at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.labs.base import Lab, LabError
+from harness.plugin.live import Live
+from harness.report.record import ScenarioRecord
+from harness.run import place
+from harness.run.runner import Runner
+from harness.scenarios.scenario import Scenario
+
+if TYPE_CHECKING:
+    from harness.plugin.session import Run
+
+
+class Bench:
+    """Owns the lab. The first failure to provision is remembered: nobody waits for it again."""
+
+    def __init__(self, config: pytest.Config, run: Run) -> None:
+        self.config = config
+        self.run = run
+        self.live = Live.of(config)
+        workerinput = getattr(config, "workerinput", None)
+        self.worker: str = workerinput["workerid"] if workerinput else ""
+        self.failed = False
+        self._lab: Lab | None = None
+        self._runner: Runner | None = None
+        self._error: LabError | None = None
+
+    @property
+    def lab(self) -> Lab:
+        """The lab, up. Raises LabError."""
+        if self._error is not None:
+            raise self._error
+        if self._lab is None:
+            lab = place.make(self.run.cni, self.run.place, self.run.directory)
+            started = time.monotonic()
+            self.live.say(f"lab {self.run.place.lab} is coming up …")
+            try:
+                lab.up()
+            except LabError as error:
+                self._error = error
+                lab.down()
+                raise
+            self._lab = lab
+            self.live.say(f"lab up in {time.monotonic() - started:.1f} s")
+        return self._lab
+
+    @property
+    def runner(self) -> Runner:
+        if self._runner is None:
+            options = self.run.options
+            self._runner = Runner(
+                self.lab,
+                self.run.cni,
+                deadline=options.deadline,
+                timeout=options.timeout,
+                hold=options.hold,
+                evidence=options.evidence,
+                progress=self.live.say,
+            )
+        return self._runner
+
+    def measure(self, item: pytest.Item, scenario: Scenario) -> ScenarioRecord:
+        """Run one scenario for a test and keep its record with the test."""
+        from harness.plugin.items import RECORDS
+
+        self.live.say(f"{scenario.id}")
+        record = self.runner.run(scenario)
+        record.rerun = self.run.rerun(item.nodeid)
+        record.worker = self.worker
+        item.stash.setdefault(RECORDS, []).append(record)
+        self.failed |= record.outcome in ("failed", "error")
+        return record
+
+    def facts(self) -> Mapping[str, Any]:
+        """What the lab says of itself, empty while it is not up."""
+        return dict(self._lab.facts()) if self._lab is not None else {}
+
+    def down(self) -> None:
+        """End the lab, unless it is to be kept."""
+        lab, runner = self._lab, self._runner
+        self._lab = self._runner = None
+        if runner is not None:
+            runner.close()
+        if lab is not None:
+            lab.down()

@@ -1,0 +1,131 @@
+"""Scenario files become pytest items: YAML, or ``scenarios_*.py`` that yields Scenarios."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.cnis.cni import Cni
+from harness.plugin.items import Disagreement, bench_of, judge
+from harness.scenarios.check import check
+from harness.scenarios.features import FEATURES
+from harness.scenarios.load import load_file
+from harness.scenarios.scenario import Scenario
+from harness.scenarios.tree import ScenarioError
+
+if TYPE_CHECKING:
+    from harness.plugin import Suites
+    from harness.plugin.session import Run
+
+#: A directory of this name holds manifests for the scenarios beside it, and no scenarios.
+MANIFESTS = "manifests"
+
+
+class Collection:
+    """Collects the scenario files of suites, and those that are named on the command line."""
+
+    def __init__(self, suites: Suites, run: Run) -> None:
+        self.suites = suites
+        self.run = run
+
+    def pytest_collect_file(
+        self, file_path: Path, parent: pytest.Collector
+    ) -> pytest.Collector | None:
+        named = parent.session.isinitpath(file_path)
+        if not (self.suites.holds(file_path) or named) or MANIFESTS in file_path.parts:
+            return None
+        if file_path.suffix in (".yaml", ".yml"):
+            return ScenarioFile.from_parent(parent, path=file_path)
+        if file_path.suffix == ".py" and file_path.name.startswith("scenarios_"):
+            return ScenarioModule.from_parent(parent, path=file_path)
+        return None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        first: dict[str, str] = {}
+        for item in items:
+            mark_known(item, self.run)
+            if isinstance(item, ScenarioItem):
+                other = first.setdefault(item.scenario.id, item.nodeid)
+                if other != item.nodeid:
+                    raise pytest.UsageError(
+                        f"the scenario id {item.scenario.id!r} is used twice, so records could "
+                        f"not tell them apart:\n  {other}\n  {item.nodeid}"
+                    )
+
+
+class ScenarioFile(pytest.File):
+    """One YAML file, see :mod:`harness.scenarios.load`."""
+
+    def collect(self) -> Iterable[ScenarioItem]:
+        try:
+            for scenario in self.scenarios():
+                yield ScenarioItem.from_parent(self, name=scenario.id, scenario=scenario)
+        except ScenarioError as error:
+            raise self.CollectError(str(error)) from None
+
+    def scenarios(self) -> Iterable[Scenario]:
+        return load_file(self.path)
+
+
+class ScenarioModule(ScenarioFile):
+    """A Python file whose ``scenarios()`` yields Scenario values: for sets that are computed."""
+
+    def scenarios(self) -> Iterable[Scenario]:
+        # A name of its own: two directories may hold modules of one name.
+        name = "netpol_suite_" + "_".join(self.path.with_suffix("").parts[-2:])
+        spec = importlib.util.spec_from_file_location(name, self.path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if not callable(getattr(module, "scenarios", None)):
+            raise self.CollectError(f"{self.path} has no function scenarios()")
+        for scenario in module.scenarios():
+            check(scenario)
+            yield scenario
+
+
+class ScenarioItem(pytest.Item):
+    """One scenario: measured and judged in pytest's call phase."""
+
+    def __init__(self, *, scenario: Scenario, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.scenario = scenario
+        for label in sorted(scenario.features):
+            self.add_marker(label)
+
+    def runtest(self) -> None:
+        judge(bench_of(self.config).measure(self, self.scenario))
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        line = self.scenario.source.line - 1 if self.scenario.source else None
+        return self.path, line, self.scenario.id
+
+
+def features_of(item: pytest.Item) -> frozenset[str]:
+    """The feature labels that an item is marked with."""
+    return frozenset(mark.name for mark in item.iter_markers() if mark.name in FEATURES)
+
+
+def mark_known(item: pytest.Item, run: Run) -> None:
+    """xfail what is known to fail: strictly where the catalogue says so, for a deviation that was
+    mended has to be noticed; loosely where a baseline does."""
+    name = identity(item)
+    cni: Cni = run.cni
+    deviation = cni.deviation(name, features_of(item))
+    if deviation is not None:
+        reason = f"known deviation of {cni.title}: {deviation.reason} ({deviation.link})"
+        item.add_marker(pytest.mark.xfail(reason=reason, raises=Disagreement, strict=True))
+    elif name in run.baseline:
+        reason = f"baseline: {run.baseline[name]}"
+        item.add_marker(pytest.mark.xfail(reason=reason, strict=False))
+
+
+def identity(item: pytest.Item) -> str:
+    """The id that records know an item by: a scenario's own, or the test's place and name."""
+    return item.scenario.id if isinstance(item, ScenarioItem) else item.nodeid

@@ -1,0 +1,215 @@
+"""The one process that people see: header, record, reports, summary, and xdist's manners mended.
+
+With ``-n`` this is the controller, else the only process. It never touches a lab.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.plugin.items import NETPOL, tell
+from harness.plugin.live import Listener
+from harness.plugin.session import Run
+from harness.plugin.summary import Summary
+from harness.report.record import RecordError, RecordWriter
+
+LATEST = "latest"
+
+
+class Controller:
+    """Hooks of the process that collects what all others measure."""
+
+    def __init__(self, config: pytest.Config, run: Run) -> None:
+        self.config = config
+        self.run = run
+        self.summary = Summary(run)
+        self.writer: RecordWriter | None = None
+        self.listener: Listener | None = None
+        self.pending: dict[str, list[dict[str, Any]]] = {}
+        self.facts: dict[str, Any] = {}
+        self.told: set[str] = set()
+        self.interrupted = False
+        if config.getoption("lab_live") and config.getoption("numprocesses", None):
+            self.listener = Listener(config)
+            config.option.lab_live_address = self.listener.address
+
+    # -- before -------------------------------------------------------------------------------
+
+    def pytest_report_header(self) -> list[str]:
+        run, options = self.run, self.run.options
+        version = f" {run.cni.version}" if run.cni.version else ""
+        engine = f", data plane {options.dataplane}" if run.cni.engine else ""
+        families = "+".join(f"IPv{family}" for family in options.families)
+        return [
+            f"netpol: {run.cni.title}{version} on lab {run.place.lab}: {options.nodes} nodes, "
+            f"fabric {run.place.fabric}{engine}, {families}",
+            f"netpol: seed {options.seed}; lab kept: {options.keep}; report: "
+            f"{self._shown(run.directory)}",
+        ]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        if session.config.getoption("collectonly") or session.testsfailed:
+            return
+        run = self.run
+        self.writer = RecordWriter(run.directory)
+        self.writer.header(
+            {
+                "id": run.id,
+                "started": _now(),
+                "argv": ["pytest", *map(str, self.config.invocation_params.args)],
+                "seed": run.options.seed,
+                "cni": run.cni.name,
+                "cni_version": run.cni.version,
+                "lab": run.place.lab,
+                "fabric": run.place.fabric,
+                "families": list(run.options.families),
+                "dataplane": run.options.dataplane if run.cni.engine else "",
+            }
+        )
+        if self.writer.problem:
+            raise pytest.UsageError(f"{self.writer.problem}\n  the option is --lab-report")
+        _point(run.options.report / LATEST, run.directory)
+
+    # -- while --------------------------------------------------------------------------------
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
+        """A worker that died has measured nothing: an error, where xdist says failure."""
+        report.when = "setup"
+        setattr(
+            report,
+            NETPOL,
+            {
+                "records": [{"id": crashitem, "title": crashitem, "steps": [], "values": []}],
+                "headline": str(report.longrepr),
+            },
+        )
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        data = getattr(report, NETPOL, None)
+        if data is None:
+            return
+        tell(report)
+        if data.get("lab_error"):
+            self._tell_once(report, data)
+        self.facts.update(data.get("facts") or {})
+        self.summary.count(data.get("tally") or {})
+        outcome = _outcome(report)
+        for record in data.get("records", ()):
+            # A test may have run several scenarios: those before the last have their own outcome.
+            if not record.get("outcome") or record is data["records"][-1]:
+                record["outcome"] = outcome
+            record["message"] = record.get("message") or data.get("headline") or _why(report)
+            record["worker"] = record.get("worker") or data.get("worker", "")
+            self.pending.setdefault(report.nodeid, []).append(record)
+        if report.when == "teardown":
+            if report.failed:
+                for record in self.pending.get(report.nodeid, ()):
+                    record["outcome"] = "error"
+                    record["message"] = str(report.longrepr)
+            self._write(report.nodeid)
+
+    def _tell_once(self, report: pytest.TestReport, data: dict[str, Any]) -> None:
+        """The lab that does not come up is told once, however many tests needed it."""
+        if data["text"] in self.told:
+            report.longrepr = f"{data['headline']} (told above)"
+        self.told.add(data["text"])
+
+    def _write(self, nodeid: str) -> None:
+        for record in self.pending.pop(nodeid, ()):
+            self.summary.scenario(record)
+            if self.writer is not None:
+                self.writer.scenario(record)
+
+    def pytest_keyboard_interrupt(self) -> None:
+        self.interrupted = True
+
+    # -- after --------------------------------------------------------------------------------
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self.listener is not None:
+            self.listener.close()
+        if self.writer is None:
+            return
+        for nodeid in list(self.pending):
+            self._write(nodeid)
+        whole = self.writer.close(
+            {
+                "finished": _now(),
+                "exit_status": int(exitstatus),
+                "interrupted": self.interrupted or int(exitstatus) == pytest.ExitCode.INTERRUPTED,
+                "environment": self.facts,
+            },
+            self.summary.not_tested(self.facts),
+        )
+        if whole is not None:
+            self._draw(whole)
+        if self.writer.problem and exitstatus == pytest.ExitCode.OK:
+            # The verdicts stand, but what a run is for, its record, is not whole.
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+    def _draw(self, record: Path) -> None:
+        """The reports that are drawn from the record. One that fails costs no other."""
+        from harness.report import html
+        from harness.report.record import read
+
+        try:
+            page = html.render(read(record))
+            record.with_name("report.html").write_text(page, encoding="utf-8")
+        except (OSError, RecordError) as error:
+            self.summary.problems.append(f"report.html could not be written: {error}")
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.writer is None:
+            return
+        lines = self.summary.lines(self.writer.problem)
+        terminalreporter.write_sep("=", "netpol")
+        for line, markup in lines:
+            terminalreporter.write_line(line, **markup)
+        terminalreporter.write_line(f"report: {self._shown(self.run.directory)}")
+
+    def _shown(self, path: Path) -> str:
+        with contextlib.suppress(ValueError):
+            return str(path.relative_to(self.config.invocation_params.dir))
+        return str(path)
+
+
+def _outcome(report: pytest.TestReport) -> str:
+    if hasattr(report, "wasxfail"):
+        return "xfailed" if report.skipped else "xpassed"
+    if report.failed and str(report.longrepr).startswith("[XPASS(strict)]"):
+        return "xpassed"
+    if report.failed and report.when != "call":
+        return "error"
+    return report.outcome
+
+
+def _why(report: pytest.TestReport) -> str:
+    if report.skipped and isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    if hasattr(report, "wasxfail"):
+        return str(report.wasxfail)
+    return "" if report.passed else str(report.longrepr)
+
+
+def _point(link: Path, directory: Path) -> None:
+    """Let ``reports/latest`` lead to this run, in one step; where it cannot, it stays as it was."""
+    part = link.with_name(f".{LATEST}-{os.getpid()}")
+    with contextlib.suppress(OSError):
+        part.symlink_to(directory.name)
+        part.replace(link)
+    with contextlib.suppress(OSError):
+        part.unlink()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

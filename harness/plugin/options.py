@@ -1,0 +1,165 @@
+"""The command line: ``--cni NAME``, and the rest as ``--lab-…`` in one group.
+
+Only names, defaults and checks of single values live here. Importing it costs nothing, for every
+pytest run on the machine imports it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+LABS = ("netns", "kind", "kubeconfig")
+FABRICS = ("routed", "overlay", "bridged")
+FAMILIES = {"ipv4": (4,), "ipv6": (6,), "dual": (4, 6)}
+DATAPLANES = ("iptables", "nftables")
+WHEN = ("never", "failed", "always")
+
+
+def add(parser: pytest.Parser) -> None:
+    """Declare the options; the defaults are those of a run that names none."""
+    group = parser.getgroup("netpol", "NetworkPolicy conformance")
+    option = group.addoption
+    option(
+        "--cni",
+        metavar="NAME",
+        help="what enforces the policies: an entry of the catalogue (enforcer)",
+    )
+    option("--lab", choices=LABS, help="where it runs (the catalogue entry's own default)")
+    option("--lab-fabric", choices=FABRICS, help="kind of pod network (the CNI's own)")
+    option("--lab-families", choices=tuple(FAMILIES), default="ipv4", help="IP families (ipv4)")
+    option(
+        "--lab-dataplane",
+        choices=DATAPLANES,
+        default="iptables",
+        help="data plane of the in-house enforcer (iptables)",
+    )
+    option("--lab-nodes", type=_count(1, 64), default=3, metavar="N", help="nodes (3)")
+    option(
+        "--lab-deadline",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long a change may take to be enforced before a cell counts as wrong (5; 0.5 "
+        "where the CNI enforces nothing)",
+    )
+    option(
+        "--lab-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="the shortest silence that counts as a denial (0.1; more where answers are slow)",
+    )
+    option(
+        "--lab-hold",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long all cells must stay as expected (0.1)",
+    )
+    option(
+        "--lab-seed",
+        type=_count(0, 2**32 - 1),
+        metavar="N",
+        help="seed of all that is chosen at random (a new one for each run)",
+    )
+    option(
+        "--lab-keep",
+        choices=WHEN,
+        default="never",
+        help="leave the lab and its run directory behind (never)",
+    )
+    option(
+        "--lab-evidence",
+        choices=WHEN,
+        default="failed",
+        help="when to record what the data plane says of itself (failed)",
+    )
+    option(
+        "--lab-report",
+        metavar="DIR",
+        help="where runs leave their records and reports (reports/ under the root directory)",
+    )
+    option(
+        "--lab-baseline",
+        metavar="FILE",
+        help="scenarios that are known to fail, one id a line and its reason after it, or an "
+        "earlier run's record: they xfail, and those that are mended are told",
+    )
+    option(
+        "--lab-live",
+        action="store_true",
+        help="say what is being probed while it is being probed, also under -n",
+    )
+    # What the controller tells its xdist workers, which get its option values as they are.
+    option("--lab-run", help=argparse.SUPPRESS)
+    option("--lab-live-address", help=argparse.SUPPRESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The values of the group, typed. ``None`` where nothing was given and the CNI decides."""
+
+    cni: str
+    lab: str | None
+    fabric: str | None
+    families: tuple[int, ...]
+    dataplane: str
+    nodes: int
+    deadline: float | None
+    timeout: float | None
+    hold: float | None
+    seed: int
+    keep: str
+    evidence: str
+    report: Path
+    baseline: Path | None
+    live: bool
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Options:
+        get = config.getoption
+        report = get("lab_report")
+        baseline = get("lab_baseline")
+        here = config.invocation_params.dir
+        return cls(
+            cni=get("cni") if get("cni") is not None else "enforcer",
+            lab=get("lab"),
+            fabric=get("lab_fabric"),
+            families=FAMILIES[get("lab_families")],
+            dataplane=get("lab_dataplane"),
+            nodes=get("lab_nodes"),
+            deadline=get("lab_deadline"),
+            timeout=get("lab_timeout"),
+            hold=get("lab_hold"),
+            seed=get("lab_seed"),
+            keep=get("lab_keep"),
+            evidence=get("lab_evidence"),
+            report=here / report if report else config.rootpath / "reports",
+            baseline=here / baseline if baseline else None,
+            live=get("lab_live"),
+        )
+
+
+def given(config: pytest.Config) -> bool:
+    """Whether the command line asks for a run of ours."""
+    return config.getoption("cni") is not None or config.getoption("lab") is not None
+
+
+def _count(low: int, high: int) -> object:
+    def count(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {low} to {high}")
+        return int(text)
+
+    return count
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, up to 3600")
+    return value

@@ -1,0 +1,145 @@
+"""A run of ours: what was asked for, checked before anything is started."""
+
+from __future__ import annotations
+
+import random
+import shlex
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.cnis import catalogue
+from harness.cnis.cni import Cni, CniError
+from harness.labs.base import LabError
+from harness.plugin.options import LABS, Options
+from harness.report.record import RecordError, read
+from harness.run import place
+from harness.scenarios.features import FEATURES
+
+if TYPE_CHECKING:
+    from harness.plugin import Suites
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """``id`` is unique; ``baseline`` maps the ids of scenarios that are known to fail to why."""
+
+    options: Options
+    cni: Cni
+    place: place.Place
+    id: str
+    baseline: Mapping[str, str]
+
+    @property
+    def directory(self) -> Path:
+        """Where this run leaves its record and reports."""
+        return self.options.report / self.id
+
+    def rerun(self, nodeid: str) -> str:
+        """The shell command that runs just one test of this run again."""
+        options, asked = self.options, ["--cni", self.cni.name]
+        for option, value, default in (
+            ("--lab", self.place.lab, self.cni.lab),
+            ("--lab-fabric", self.place.fabric, self.cni.network),
+            ("--lab-families", self.place.families_name, "ipv4"),
+            ("--lab-dataplane", options.dataplane, "iptables"),
+            ("--lab-nodes", str(options.nodes), "3"),
+        ):
+            if value != default:
+                asked += [option, value]
+        return shlex.join(["pytest", nodeid, *asked, "--lab-seed", str(options.seed)])
+
+
+RUN = pytest.StashKey[Run]()
+
+
+def begin(config: pytest.Config, suites: Suites) -> None:
+    """Check what was asked for and register the rest of the plugin. Raises UsageError."""
+    from harness.plugin import collect, controller, fixtures, items
+
+    worker = hasattr(config, "workerinput")
+    if not worker:
+        _decide(config)
+    run = config.stash[RUN] = _checked(config)
+    for label, text in FEATURES.items():
+        config.addinivalue_line("markers", f"{label}: {text}")
+    plugins = config.pluginmanager
+    plugins.register(collect.Collection(suites, run), "netpol-collection")
+    plugins.register(items.Items(config, suites, run), "netpol-items")
+    plugins.register(fixtures, "netpol-fixtures")
+    if worker:
+        return
+    if not config.getoption("collectonly"):
+        try:
+            place.check(run.cni, run.place)
+        except LabError as error:
+            raise pytest.UsageError(str(error)) from None
+    plugins.register(controller.Controller(config, run), "netpol-controller")
+
+
+def _decide(config: pytest.Config) -> None:
+    """What is chosen once for a run and handed to its workers, as options are."""
+    if config.option.lab_seed is None:
+        config.option.lab_seed = random.SystemRandom().randrange(2**32)
+    if config.option.lab_run is None:
+        now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        config.option.lab_run = f"{now}-{uuid.uuid4().hex[:6]}"
+
+
+def _checked(config: pytest.Config) -> Run:
+    options = Options.of(config)
+    try:
+        cni = catalogue.get(options.cni)
+    except CniError as error:
+        raise pytest.UsageError(f"--cni: {error}") from None
+    lab = options.lab or cni.lab
+    if lab not in cni.labs:
+        can = [name for name in LABS if name in cni.labs]
+        raise pytest.UsageError(
+            f"--lab {lab}: {cni.title} runs on {' or '.join(can)}; on lab {lab} take one of "
+            + ", ".join(name for name in catalogue.names() if lab in catalogue.get(name).labs)
+        )
+    return Run(
+        options=options,
+        cni=cni,
+        place=place.Place(
+            lab=lab,
+            fabric=options.fabric or cni.network,
+            families=options.families,
+            dataplane=options.dataplane,
+            nodes=options.nodes,
+        ),
+        id=config.getoption("lab_run"),
+        baseline=_baseline(options.baseline),
+    )
+
+
+def _baseline(path: Path | None) -> Mapping[str, str]:
+    """The scenarios that are known to fail, and why, from a list or from a run's record."""
+    if path is None:
+        return {}
+    try:
+        if path.is_dir() or path.suffix in (".json", ".jsonl"):
+            record = read(path)
+            run = record.run.get("id", path.name)
+            return {
+                scenario.id: f"failed in run {run}"
+                for scenario in record.scenarios
+                if scenario.outcome in ("failed", "xfailed")
+            }
+        known = {}
+        for line in path.read_text(encoding="utf-8").splitlines():
+            scenario, _, reason = line.strip().partition(" ")
+            if scenario and not scenario.startswith("#"):
+                known[scenario] = reason.strip() or f"listed in {path.name}"
+        return known
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text file"
+        raise pytest.UsageError(f"--lab-baseline {path}: {why}") from None
+    except RecordError as error:
+        raise pytest.UsageError(f"--lab-baseline: {error}") from None

@@ -18,8 +18,8 @@ from harness.labs.netns.lab import NODES, NetnsLab
 ENGINES = ("docker", "podman", "nerdctl")
 #: What the in-house enforcer's data planes need of the kernel and of tools (see detect).
 DATAPLANES = {
-    "iptables": ("iptables", "ipset", "conntrack"),
-    "nftables": ("nft", "services"),
+    "iptables": ("tool:iptables", "tool:ipset", "iptables", "ipset", "conntrack"),
+    "nftables": ("tool:nft", "services"),
 }
 
 
@@ -52,7 +52,8 @@ def check(cni: Cni, place: Place) -> None:
         raise LabError(_no_cluster(cni, place))
     found = detect.abilities()
     fabric = detect.needed(FABRICS[place.fabric], place.families, proxy=True)
-    for name in ("namespaces", *detect.NEEDED, *fabric):
+    tools = (f"tool:{name}" for name in detect.NEEDED)
+    for name in ("namespaces", *tools, *fabric):
         _need(found, name, f"the embedded lab ({place.fabric})")
     if cni.engine is not None:
         for name in DATAPLANES[place.dataplane]:

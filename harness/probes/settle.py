@@ -207,14 +207,24 @@ class _Settling:
                 break
             else:
                 if now >= beat:
-                    self._again(now)
-                    beat = now + self.timing.beat
+                    self._drain()  # what waits to be read is not late
+                    self._again(self.prober.now())
+                    beat = now + self._beat(now)
                 wake = beat
             for probe in self.prober.collect(min(wake, self._cut(now))):
                 self._take(probe)
         self._prove()
         if self.holding:
             self.times["held"] = self.prober.now()
+
+    def _drain(self) -> None:
+        while ended := self.prober.collect(self.prober.now()):
+            for probe in ended:
+                self._take(probe)
+
+    def _beat(self, now: float) -> float:
+        """Seconds to the next beat: slower as time goes on, and still fine for what is measured."""
+        return max(self.timing.beat, (now - self.changed_at) / 20)
 
     def _looked(self) -> bool:
         """Whether every cell that disagrees has been looked at to the end."""

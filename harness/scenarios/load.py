@@ -227,7 +227,7 @@ def _policy(tree: Tree) -> Policy:
     if "kind" not in entries and "apiVersion" not in entries:
         text = _with_kind(text)
     (policy,) = _policies(load_text(text, tree.file), tree)
-    return policy
+    return replace(policy, source=tree.source)
 
 
 def _with_kind(text: str) -> str:

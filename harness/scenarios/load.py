@@ -226,8 +226,10 @@ def _policy(tree: Tree) -> Policy:
     text = tree.written
     if "kind" not in entries and "apiVersion" not in entries:
         text = _with_kind(text)
-    (policy,) = _policies(load_text(text, tree.file), tree)
-    return replace(policy, source=tree.source)
+    policies = _policies(load_text(text, tree.file), tree)
+    if len(policies) != 1:
+        raise tree.wrong("there is more than one policy in it", "write them as items of their own")
+    return replace(policies[0], source=tree.source)
 
 
 def _with_kind(text: str) -> str:

@@ -80,7 +80,7 @@ def test_latency_of_a_denial_is_its_lag_and_a_beat(lag: float) -> None:
     assert findings(settled) == {Finding.AGREES: 2}
     for result in settled.results:
         assert result.latency is not None
-        assert lag <= result.latency <= lag + 0.05
+        assert lag <= result.latency <= 1.1 * lag + 0.06
         assert result.observations[0].outcome is Outcome.ALLOWED
 
 
@@ -96,7 +96,7 @@ def test_latency_of_an_allowance_is_not_that_of_a_timeout(lag: float) -> None:
     latency = by_target[A].latency
     assert by_target[A].finding is Finding.AGREES
     assert latency is not None
-    assert lag <= latency <= lag + 0.06  # a timeout is 0.9 s
+    assert lag <= latency <= 1.1 * lag + 0.06  # a timeout is 0.9 s
 
 
 def test_a_leak_lasts_until_the_deadline() -> None:

@@ -28,6 +28,11 @@ def add(parser: pytest.Parser) -> None:
         metavar="NAME",
         help="what enforces the policies: an entry of the catalogue (enforcer)",
     )
+    option(
+        "--lab-engine-file",
+        metavar="FILE",
+        help="a CNI of your own, in the form of a catalogue entry; takes the place of --cni",
+    )
     option("--lab", choices=LABS, help="where it runs (the catalogue entry's own default)")
     option("--lab-fabric", choices=FABRICS, help="kind of pod network (the CNI's own)")
     option("--lab-families", choices=tuple(FAMILIES), default="ipv4", help="IP families (ipv4)")
@@ -101,6 +106,7 @@ class Options:
     """The values of the group, typed. ``None`` where nothing was given and the CNI decides."""
 
     cni: str
+    engine_file: Path | None
     lab: str | None
     fabric: str | None
     families: tuple[int, ...]
@@ -124,6 +130,7 @@ class Options:
         here = config.invocation_params.dir
         return cls(
             cni=get("cni") if get("cni") is not None else "enforcer",
+            engine_file=here / engine if (engine := get("lab_engine_file")) else None,
             lab=get("lab"),
             fabric=get("lab_fabric"),
             families=FAMILIES[get("lab_families")],
@@ -143,7 +150,7 @@ class Options:
 
 def given(config: pytest.Config) -> bool:
     """Whether the command line asks for a run of ours."""
-    return config.getoption("cni") is not None or config.getoption("lab") is not None
+    return any(config.getoption(name) is not None for name in ("cni", "lab", "lab_engine_file"))
 
 
 def _count(low: int, high: int) -> object:

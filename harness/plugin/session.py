@@ -42,7 +42,10 @@ class Run:
 
     def rerun(self, nodeid: str) -> str:
         """The shell command that runs just one test of this run again."""
-        options, asked = self.options, ["--cni", self.cni.name]
+        options = self.options
+        asked = ["--cni", self.cni.name]
+        if options.engine_file is not None:
+            asked = ["--lab-engine-file", str(options.engine_file)]
         for option, value, default in (
             ("--lab", self.place.lab, self.cni.lab),
             ("--lab-fabric", self.place.fabric, self.cni.network),
@@ -93,10 +96,7 @@ def _decide(config: pytest.Config) -> None:
 
 def _checked(config: pytest.Config) -> Run:
     options = Options.of(config)
-    try:
-        cni = catalogue.get(options.cni)
-    except CniError as error:
-        raise pytest.UsageError(f"--cni: {error}") from None
+    cni = _cni(options)
     lab = options.lab or cni.lab
     if lab not in cni.labs:
         can = [name for name in LABS if name in cni.labs]
@@ -117,6 +117,23 @@ def _checked(config: pytest.Config) -> Run:
         id=config.getoption("lab_run"),
         baseline=_baseline(options.baseline),
     )
+
+
+def _cni(options: Options) -> Cni:
+    """The catalogue's entry, or the one that was brought along."""
+    if options.engine_file is None:
+        try:
+            return catalogue.get(options.cni)
+        except CniError as error:
+            raise pytest.UsageError(f"--cni: {error}") from None
+    try:
+        text = options.engine_file.read_text(encoding="utf-8")
+        return catalogue.parse(options.engine_file.stem, text)
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text file"
+        raise pytest.UsageError(f"--lab-engine-file {options.engine_file}: {why}") from None
+    except CniError as error:
+        raise pytest.UsageError(f"--lab-engine-file: {error}") from None
 
 
 def _baseline(path: Path | None) -> Mapping[str, str]:

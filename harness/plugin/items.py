@@ -34,6 +34,10 @@ class Unmeasured(Exception):  # noqa: N818
     """Something was not really probed, so nothing can be said of the network: an error."""
 
 
+#: What says that the network is wrong. All else says that it was not really looked at.
+FAILURES = (Disagreement, AssertionError, pytest.fail.Exception)
+
+
 class Told:
     """A report's ``longrepr``: the story as it stands, with the first line for the summary."""
 
@@ -112,7 +116,7 @@ class Items:
                 data["text"] = str(error)
                 path, line, _ = item.reportinfo()
                 data["place"] = [str(path), (line or 0) + 1]
-            if isinstance(error, Unmeasured | LabError):
+            if not isinstance(error, FAILURES):
                 # Only what was measured can fail. pytest tells errors from failures by the phase.
                 report.when = "setup"
                 data["lab_error"] = isinstance(error, LabError)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 
-from harness.labs.server import DEFAULT_PORT
+from harness.labs.server import DEFAULT_PORT, NODE_SERVER_PORT
 from harness.model.flow import Cell, Endpoint, EndpointKind, Via
 from harness.model.policy import Protocol
 from harness.model.world import ContainerPort, Phase, Pod, Service, Workload, World
@@ -199,7 +199,13 @@ def _targets(
                 ]
             case Via.NODE_IP, EndpointKind.NODE:
                 ips = world.nodes[endpoint.name].ips
-                offered = [(n, p, f) for n, p in ports for f in families if _has(ips, f)]
+                offered = [
+                    (n, p, f)
+                    for n, p in ports
+                    if (n, p) in _node_serves(world, endpoint.name)
+                    for f in families
+                    if _has(ips, f)
+                ]
             case Via.NODE_PORT, EndpointKind.NODE:
                 ips = world.nodes[endpoint.name].ips
                 offered = [
@@ -226,6 +232,15 @@ def _targets(
 def _served(declared: tuple[ContainerPort, ...]) -> set[tuple[int, Protocol]]:
     """What a server listens on: what it declares, or, as nginx does, 80."""
     return {(p.port, p.protocol) for p in declared} or {(DEFAULT_PORT, Protocol.TCP)}
+
+
+def _node_serves(world: World, node: str) -> set[tuple[int, Protocol]]:
+    """What listens on a node's own address: the node's server, and pods on its network."""
+    found = {(NODE_SERVER_PORT, Protocol.TCP), (NODE_SERVER_PORT, Protocol.UDP)}
+    for pod in world.pods.values():
+        if pod.host_network and pod.node == node and pod.phase is Phase.RUNNING:
+            found |= _served(pod.ports)
+    return found
 
 
 def _node_ports(world: World, node: str) -> Iterator[tuple[int, Protocol]]:

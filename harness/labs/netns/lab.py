@@ -169,6 +169,11 @@ class NetnsLab:
         if self._holder is not None:
             self._holder.close()
         self._holder = self._topology = None
+        # What it was told is gone with it: it can be brought up again.
+        self._rules.clear()
+        self.last_ips.clear()
+        self.own.clear()
+        self._names = ""
 
     # -- engines -----------------------------------------------------------------------------
 

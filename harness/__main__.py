@@ -34,6 +34,14 @@ class Command(NamedTuple):
 
 
 COMMANDS: dict[str, Command] = {
+    "matrix": Command(
+        "harness.desk.matrix", "who reaches whom: the whole reachability of some manifests"
+    ),
+    "check": Command(
+        "harness.desk.check", "verify assertions about who reaches whom, with a counter-example"
+    ),
+    "lint": Command("harness.desk.lint", "what is wrong, or likely wrong, with policies"),
+    "diff": Command("harness.desk.diff", "what opens and what closes between two sets of policies"),
     "doctor": Command("harness.doctor", "what this machine can do, and what mends the rest"),
 }
 
@@ -91,6 +99,11 @@ def build_parser(wanted: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def full_parser() -> argparse.ArgumentParser:
+    """The parser with every command complete: for completion and for the reference page."""
+    return build_parser(list(COMMANDS))
+
+
 def _add_completion(commands: Any) -> None:
     text = "print a script that completes netpol's words in a shell"
     parser = commands.add_parser(
@@ -105,7 +118,7 @@ def _add_completion(commands: Any) -> None:
 def _completion(arguments: argparse.Namespace) -> int:
     import shtab  # only here: it takes a tenth of a second
 
-    print(shtab.complete(build_parser(list(COMMANDS)), arguments.shell))
+    print(shtab.complete(full_parser(), arguments.shell))
     return OK
 
 

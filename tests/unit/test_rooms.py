@@ -1,7 +1,7 @@
 """Imports go one way through the rooms of the house; docs/architecture.md draws the same.
 
     plugin, __main__, doctor -> run -> report, probes, labs, scenarios, cnis, enforcer -> model
-    __main__ -> desk -> model
+    __main__ -> desk -> cnis, model
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COMMON = {"model"}
 MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
     **dict.fromkeys(SIBLINGS, COMMON),
-    "desk": COMMON,
+    "desk": COMMON | {"cnis"},
     "run": SIBLINGS | COMMON,
     "doctor": SIBLINGS | COMMON,
     "plugin": SIBLINGS | COMMON | {"run"},

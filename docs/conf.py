@@ -1,0 +1,24 @@
+"""The documentation site: `make docs`, strict (every warning is an error)."""
+
+from harness import __version__
+
+project = "netpol"
+author = "the netpol maintainers"
+project_copyright = author
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinxarg.ext"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build"]
+nitpicky = True
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = f"netpol {version}"
+html_static_path = ["_static"]
+html_show_sphinx = False
+html_copy_source = False
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"

@@ -22,7 +22,7 @@ from markupsafe import Markup
 from harness import __version__
 from harness.report import plots, words
 from harness.report.pageview import GROUPS, PageView
-from harness.report.scenarioview import TOLD
+from harness.report.scenarioview import TOLD, quoted
 from harness.report.shape import RunRecord
 from harness.report.summary import BAD_FINDINGS, OUTCOMES, duration, plural
 
@@ -114,7 +114,11 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "plural": lambda n, noun: plural(n, noun)}
+    environment.filters |= {
+        "quoted": quoted,
+        "duration": duration,
+        "plural": lambda n, noun: plural(n, noun),
+    }
     environment.globals |= {
         "version": __version__,
         "words": words,

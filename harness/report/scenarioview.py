@@ -32,14 +32,14 @@ TOLD = 20
 
 def anchor(scenario: str, step: int | None = None, cell: str = "") -> str:
     """The address within the page of a scenario, a step (from 1) or a cell, without ``#``."""
-    text = f"scenario={_quoted(scenario)}"
+    text = f"scenario={quoted(scenario)}"
     if step is not None:
         text += f"&step={step}"
-    return text + (f"&cell={_quoted(cell)}" if cell else "")
+    return text + (f"&cell={quoted(cell)}" if cell else "")
 
 
-def _quoted(text: str) -> str:
-    # As encodeURIComponent does it, for the script builds the same addresses.
+def quoted(text: str) -> str:
+    """Percent-encoded as by JavaScript's encodeURIComponent: the script builds the same links."""
     return quote(text.encode(errors="replace"), safe="!~*'()")
 
 
@@ -165,6 +165,7 @@ class ScenarioView:
                 for one in encoded["steps"]
             ],
         }
-        text = json.dumps(data, separators=(",", ":"))
+        text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+        text = text.encode(errors="replace").decode()  # what is no Unicode stops the script
         # Nothing in it can end the element that it stands in, or open a comment there.
         return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c"))  # noqa: S704

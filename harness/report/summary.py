@@ -107,6 +107,8 @@ def verdict(record: RunRecord) -> Verdict:
         parts.append(
             f"All {plural(ran, 'scenario')} as expected" if ran > 1 else "The one scenario passed"
         )
+        if outcomes["xfailed"]:
+            parts.append(f"{outcomes['xfailed']} of them failed as they are known to")
     if told:
         parts.append(", ".join(told))
     if record.run.get("interrupted"):

@@ -98,6 +98,7 @@ class Runner:
         self.prober = Prober(lab, listening)
         self._world = World()  # as asked for, without what the lab fills in
         self._open = Baseline()
+        self._before: dict[Cell, Verdict] = {}  # what was expected until now
         self._broken = ""
 
     def close(self) -> None:
@@ -186,6 +187,7 @@ class Runner:
         baseline = self._open.of(world, decisions)
         settled = settle(self.prober, decisions, changed, self.timing, baseline=baseline)
         self._fill(record, world, settled, changed)
+        self._before.update((cell, d.verdict) for cell, d in decisions.items())
         looked = Looked(self.lab, self.cni, self.prober, world, settled.results)
         for check in one.checks:
             record.checks += [_entry(checked) for checked in check(looked)]
@@ -204,13 +206,13 @@ class Runner:
         settled = settle(self.prober, wanted, changed, self.timing, once=True)
         good = (Finding.AGREES, Finding.UNDEFINED)
         self._open.looked(world, (r.cell for r in settled.results if r.finding in good))
-        if all(r.finding in good for r in settled.results):
-            return None
-        record = StepRecord(
-            title, "without a policy everything is open, and a denial means nothing unless it was"
-        )
-        self._fill(record, world, settled, changed)
-        self._take_evidence(record, world, settled.results)
+        record = None
+        if any(r.finding not in good for r in settled.results):
+            why = "without a policy everything is open, and a denial means nothing unless it was"
+            record = StepRecord(title, why)
+            self._fill(record, world, settled, changed)
+            self._take_evidence(record, world, settled.results)
+        self._before = {cell: d.verdict for cell, d in decisions.items()}
         return record
 
     def _take_down(self, all_probes: Sequence[Probes], record: ScenarioRecord) -> None:
@@ -276,7 +278,9 @@ class Runner:
         for name, at in settled.times.items():
             record.timeline[name] = at - changed
         for result in settled.results:
-            record.add(result)
+            # What is as it was has not been enforced just now.
+            same = self._before.get(result.cell) is result.decision.verdict
+            record.add(replace(result, latency=None) if same else result)
         record.policies = policies_text(self._world)
         record.pods = pods_of(self._world, world)
         record.namespaces = namespaces_of(self._world)

@@ -70,6 +70,9 @@ def test_a_scenario_that_passes() -> None:
     assert first.cells[0].latency is not None
     assert first.cells[0].latency >= 0.03
     assert first.evidence == []
+    second = {(c.source, c.target): c.latency for c in record.steps[1].cells}
+    assert second["x/a", "x/b"] is None  # it was denied before
+    assert second["x/b", "x/a"] is not None
     assert not lab.world.policies
 
 

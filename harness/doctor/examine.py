@@ -1,4 +1,4 @@
-"""All checks, in the order in which the table shows them."""
+"""All checks, in the groups in which the table shows them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ from concurrent.futures import ThreadPoolExecutor
 
 from harness.doctor.check import Check, State
 from harness.doctor.clusters import kind_lab, kind_limits, kubeconfig_lab
+from harness.doctor.embedded import embedded_lab, lab_tools
 from harness.doctor.tools import tools
+
+GROUPS = ("labs", "fabrics", "data planes", "kernel", "tools")
 
 
 def everything() -> list[Check]:
     """Labs first, what they stand on after them. Takes as long as the slowest program's answer."""
     parts: list[Callable[[], list[Check]]] = [
+        embedded_lab,
         lambda: [api_lab()],
         lambda: [kind_lab()],
         lambda: [kubeconfig_lab()],
         kind_limits,
+        lab_tools,
         tools,
     ]
     with ThreadPoolExecutor(len(parts)) as pool:
-        return [check for found in pool.map(lambda part: part(), parts) for check in found]
+        checks = [check for found in pool.map(lambda part: part(), parts) for check in found]
+    return sorted(checks, key=lambda check: GROUPS.index(check.group))
 
 
 def api_lab() -> Check:

@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from harness import __main__ as cli
-from harness.doctor import check, clusters, show, tools
+from harness.doctor import check, clusters, embedded, show, tools
 from harness.doctor.check import Check, State
+from harness.labs.netns import detect
 
 
 class Programs:
@@ -38,24 +39,67 @@ def by_name(checks: list[Check]) -> dict[str, Check]:
 
 
 def test_tools_with_versions(programs: Programs) -> None:
-    programs.has("nginx", "echo 'nginx version: nginx/1.22.1' >&2")
-    programs.has("busybox", "echo 'BusyBox v1.35.0 (Debian 1:1.35.0-4+b7) multi-call'")
+    programs.has("kind", "echo kind v0.33.0 go1.26 linux/amd64")
     found = by_name(tools.tools())
-    assert found["nginx"].found == "1.22.1 (servers)"
-    assert found["busybox"].found == "1.35.0 (clients)"
-
-
-def test_a_tool_that_lacks_names_what_brings_it(programs: Programs) -> None:
-    found = by_name(tools.tools())["ipset"]
-    assert (found.state, found.step) == (State.NO, "apt-get install ipset")
-    assert by_name(tools.tools())["go"].state is State.ABSENT
+    assert found["kind"].found == "0.33.0 (lab kind)"
+    assert found["go"].state is State.ABSENT
 
 
 def test_a_tool_that_cannot_run_is_not_there(programs: Programs) -> None:
-    programs.has("nft", "echo 'error while loading shared libraries: libnftables' >&2; exit 127")
-    found = by_name(tools.tools())["nft"]
-    assert found.state is State.NO
+    programs.has("docker", "echo 'error while loading shared libraries: libx' >&2; exit 127")
+    found = by_name(tools.tools())["docker"]
+    assert found.state is State.ABSENT
     assert "error while loading shared libraries" in found.found
+
+
+ABILITIES = (
+    *("namespaces", "veth", "bridge", "bridge-netfilter", "vxlan", "services", "ipv6", "sctp"),
+    *("iptables", "iptables-legacy", "ipset", "conntrack", "dummy", "nft-queue"),
+)
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, **lacking: str) -> dict[str, Check]:
+    """The embedded lab's checks on a machine that can all but what is named (with its mend)."""
+    names = [*ABILITIES, *(f"tool:{tool}" for tool in detect.TOOLS)]
+    found = {
+        name: detect.Ability(name, name, ok=False, reason=f"no {name}", hint=lacking[key])
+        if (key := name.replace("-", "_").replace(":", "_")) in lacking
+        else detect.Ability(name, name, ok=True)
+        for name in names
+    }
+    monkeypatch.setattr(embedded, "abilities", lambda: found)
+    return by_name(embedded.embedded_lab())
+
+
+def test_a_machine_that_can_do_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {check.state for check in machine(monkeypatch).values()} == {State.YES}
+
+
+def test_without_namespaces_there_is_no_embedded_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = machine(monkeypatch, namespaces="sysctl -w user.max_user_namespaces=10000")
+    for name in ("netns", "routed", "overlay", "bridged"):
+        assert found[name].state is State.NO
+        assert found[name].step == "sysctl -w user.max_user_namespaces=10000"
+
+
+def test_without_vxlan_two_fabrics_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = machine(monkeypatch, vxlan="modprobe vxlan")
+    assert (found["overlay"].state, found["overlay"].step) == (State.NO, "modprobe vxlan")
+    assert found["routed"].state is found["bridged"].state is State.YES
+    assert (found["netns"].state, found["netns"].found) == (State.LIMITED, "without overlay")
+
+
+def test_without_ipset_one_data_plane_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = machine(monkeypatch, tool_ipset="apt-get install ipset")
+    assert found["iptables"].step == "apt-get install ipset"
+    assert found["nftables"].state is State.YES
+
+
+def test_an_engine_that_would_enforce_nothing_is_foretold(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = machine(monkeypatch, nft_queue="modprobe nft_queue")["nft-queue"]
+    assert found.state is State.NO
+    assert "kindnet" in found.found
+    assert "enforce nothing" in found.found
 
 
 def test_a_program_that_hangs_is_given_up(

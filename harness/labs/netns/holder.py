@@ -103,7 +103,7 @@ def _mount() -> None:
     sys_.mount("tmpfs", "/run", "tmpfs", flags, "mode=755")
     with contextlib.suppress(OSError):  # so that /sys/class/net shows the lab's links
         sys_.mount("sysfs", "/sys", "sysfs", flags | sys_.MS_NOEXEC)
-    for path in (f"{RUN}/boxes", "/run/netns", "/run/lock", "/run/tmp"):
+    for path in (f"{RUN}/boxes", f"{RUN}/bin", "/run/netns", "/run/lock", "/run/tmp"):
         os.makedirs(path)
     furnish.name_netns(os.open("/proc/self/ns/net", os.O_RDONLY), "fabric")
     path = os.environ.get("PATH", "/usr/bin:/bin")  # an ordinary user's may lack ip and nft

@@ -152,7 +152,7 @@ class NetnsLab:
         )
         for name in self.node_names if self._engine else ():
             self.start_engine(name)  # while they come up, the rest is made
-        holder.run("", ["busybox", "--install", "-s", "/run/netpol/bin"])
+        self._topology.run("", ["busybox", "--install", "-s", "/run/netpol/bin"])
         own: list[Action] = [Apply(OUTSIDE)]
         if self._dns:
             server, service = dns.pod(nodes[0].name), dns.service(dns_ips)
@@ -364,7 +364,8 @@ class _Change:
         self.gone += gone
         for pod in gone:
             lab.last_ips[pod.key] = pod.ips
-            placement.release(pod)
+            successor = after.pods.get(pod.key)
+            placement.release(pod, keep=successor.ips if successor else ())
         lab.world = after
         for kind, old, new in events:
             thing = old if kind == "DELETED" else new

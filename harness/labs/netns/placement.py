@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from harness.labs.base import LabError
@@ -39,13 +39,7 @@ class Placement:
         """The action with all that the cluster decides filled in. Raises LabError."""
         match action:
             case Apply(object=Pod() as pod):
-                known = world.pods.get(pod.key)
-                if known and known.live and pod.live:
-                    ips = pod.ips or known.ips
-                    node = pod.node or known.node
-                    if (set(ips), node) == (set(known.ips), known.node):
-                        return Apply(replace(pod, node=node, ips=known.ips, uid=known.uid))
-                return Apply(self._place(world, pod))
+                return Apply(self._again(world, pod) or self._place(world, pod))
             case Apply(object=Service() as service):
                 return Apply(self._serve(world, service))
             case Apply(object=External() as external) if not external.ips:
@@ -61,15 +55,26 @@ class Placement:
                 return Apply(replace(known_node, labels=node.labels))
         return action
 
-    def release(self, pod: Pod) -> None:
-        """A pod is gone: its addresses are free."""
+    def release(self, pod: Pod, keep: Collection[str] = ()) -> None:
+        """A pod is gone: its addresses are free, but for those that its successor has."""
         for address in () if pod.host_network else pod.ips:
-            self._pods[pod.node or "", ip.family_of(address)].release(address)
+            if address not in keep:
+                self._pods[pod.node or "", ip.family_of(address)].release(address)
 
     def release_service(self, service: Service) -> None:
         """A Service is gone: its addresses are free."""
         for address in service.cluster_ips:
             self._services[ip.family_of(address)].release(address)
+
+    def _again(self, world: World, pod: Pod) -> Pod | None:
+        """The pod as it is there already, if no more than labels or readiness are to change."""
+        known = world.pods.get(pod.key)
+        if known is None or not known.live or not pod.live:
+            return None
+        node, ips = pod.node or known.node, pod.ips or known.ips
+        if (node, set(ips)) != (known.node, set(known.ips)) or _shape(pod) != _shape(known):
+            return None
+        return replace(pod, node=node, ips=known.ips, uid=known.uid, phase=known.phase)
 
     def _place(self, world: World, pod: Pod) -> Pod:
         if not pod.live:
@@ -145,6 +150,11 @@ class Placement:
         return next(
             port for port in itertools.islice(self._node_ports, len(NODE_PORTS)) if port not in used
         )
+
+
+def _shape(pod: Pod) -> tuple[object, ...]:
+    """What cannot change in a pod that runs."""
+    return pod.ports, pod.host_network, pod.workload, pod.page
 
 
 def _clash(world: World, pod: Pod, node: str) -> str:

@@ -132,11 +132,11 @@ def commands(old: Rules | None, new: Rules) -> Iterator[str]:
     piece: list[str] = []
     size = 0
     for step in steps:
-        if piece and size + len(step) > PIECE:
+        if piece and size + len(step) >= PIECE:
             yield "\n".join(piece) + "\n"
             piece, size = [], 0
         piece.append(step)
-        size += len(step)
+        size += len(step) + 1
     if piece:
         yield "\n".join(piece) + "\n"
 

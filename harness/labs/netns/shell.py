@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 
 from harness.labs.base import ShellLost
@@ -18,11 +17,16 @@ class NetnsShell:
     def __init__(self, holder: Holder, box: str, name: str) -> None:
         self._name = name
         self._socket, theirs = socket.socketpair()
-        with theirs:
+        try:
             fd = theirs.fileno()
             self._process: Process = holder.spawn(
                 box, ["busybox", "sh"], stdin=fd, stdout=fd, stderr=fd, env=ENVIRONMENT, cwd="/run"
             )
+        except BaseException:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
         self._socket.setblocking(False)
         self._closed = False
 
@@ -56,8 +60,7 @@ class NetnsShell:
         """End the shell and what it has started."""
         self._closed = True
         self._socket.close()
-        with contextlib.suppress(OSError):
-            self._process.close()
+        self._process.close()
 
     def _lost(self, why: str) -> ShellLost:
         return ShellLost(

@@ -34,6 +34,7 @@ class Command(NamedTuple):
 
 
 COMMANDS: dict[str, Command] = {
+    "explain": Command("harness.desk.explain", "why one connection is allowed or denied"),
     "matrix": Command(
         "harness.desk.matrix", "who reaches whom: the whole reachability of some manifests"
     ),
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "lint": Command("harness.desk.lint", "what is wrong, or likely wrong, with policies"),
     "diff": Command("harness.desk.diff", "what opens and what closes between two sets of policies"),
+    "enforcer": Command("harness.enforcer.cli", "the in-house NetworkPolicy controller"),
     "doctor": Command("harness.doctor", "what this machine can do, and what mends the rest"),
 }
 

@@ -58,4 +58,4 @@ def test_output(
 
 def test_there_are_cases() -> None:
     commands = {case.read_text(encoding="utf-8").split()[2] for case in CASES}
-    assert commands >= {"matrix", "check", "diff", "lint"}
+    assert commands >= {"explain", "matrix", "check", "diff", "lint"}

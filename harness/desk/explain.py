@@ -1,0 +1,89 @@
+"""``netpol explain``: why one connection is allowed or denied."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+
+def add_parser(commands: Any) -> None:
+    from harness.desk.inputs import add_inputs
+
+    parser = commands.add_parser(
+        "explain",
+        help="why one connection is allowed or denied",
+        description="Tells whether SRC may connect to DST, which policies and rules decide it, and "
+        "what was considered and did not match. A connection that is not allowed is a finding.",
+    )
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="NAMESPACE/POD, NAMESPACE/WORKLOAD, node:NAME or an address outside of the cluster",
+    )
+    parser.add_argument(
+        "target",
+        metavar="DST[:PORT[/PROTO]]",
+        help="as SRC, or svc:NAMESPACE/NAME; PORT by number or name, and only where the target "
+        "declares several",
+    )
+    add_inputs(parser)
+    parser.add_argument(
+        "--via",
+        choices=["name", "ip"],
+        default="name",
+        help="how a Service is asked: by name, which takes a DNS lookup as well, or by address",
+    )
+    parser.add_argument("--ipv6", action="store_true", help="over IPv6")
+    parser.add_argument(
+        "--cni", metavar="NAME", help="complete what the API leaves open as this CNI does"
+    )
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import json
+
+    from harness.cnis import catalogue
+    from harness.desk.ends import find, parse_target, port_of
+    from harness.desk.inputs import InputError, read_world
+    from harness.model import cidr
+    from harness.model.explain import explain
+    from harness.model.flow import Cell, EndpointKind, Verdict, Via
+
+    world = read_world(arguments.manifests, keep_going=arguments.keep_going)
+    wanted = parse_target(arguments.target)
+    source = find(world, arguments.source)
+    target = find(source.world, wanted.end)
+    if source.endpoint.kind is EndpointKind.SERVICE:
+        raise InputError("a Service is no client: name one of its pods")
+    port, protocol = port_of(target.world, target.endpoint, wanted)
+    vias = {
+        EndpointKind.POD: Via.POD_IP,
+        EndpointKind.NODE: Via.NODE_IP,
+        EndpointKind.EXTERNAL: Via.EXTERNAL_IP,
+        EndpointKind.SERVICE: Via.SERVICE_NAME if arguments.via == "name" else Via.SERVICE_IP,
+    }
+    v6 = arguments.ipv6 or any(
+        end.endpoint.kind is EndpointKind.EXTERNAL and cidr.family(end.endpoint.name) == 6
+        for end in (source, target)
+    )
+    cell = Cell(
+        source.endpoint,
+        target.endpoint,
+        port,
+        protocol,
+        vias[target.endpoint.kind],
+        6 if v6 else 4,
+    )
+    profile = catalogue.get(arguments.cni).profile if arguments.cni else {}
+    explanation = explain(target.world, cell, profile)
+    for end in (source, target):
+        if end.note:
+            print(f"note: {end.note}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps({"schema": "netpol-explain/1", **explanation.data()}, indent=1))
+    else:
+        print(explanation.text())
+    return 0 if explanation.decision.verdict is Verdict.ALLOW else 1

@@ -18,6 +18,9 @@ from harness.scenarios.scenario import Scenario
 if TYPE_CHECKING:
     from harness.plugin.session import Run
 
+#: Seconds that a change is given where the CNI enforces nothing: there is nobody to wait for.
+IDLE_DEADLINE = 0.5
+
 
 class Bench:
     """Owns the lab. The first failure to provision is remembered: nobody waits for it again."""
@@ -55,14 +58,14 @@ class Bench:
     @property
     def runner(self) -> Runner:
         if self._runner is None:
-            options = self.run.options
+            options, enforces = self.run.options, self.run.cni.enforces
             self._runner = Runner(
                 self.lab,
                 self.run.cni,
-                deadline=options.deadline,
+                deadline=options.deadline or (None if enforces else IDLE_DEADLINE),
                 timeout=options.timeout,
                 hold=options.hold,
-                evidence=options.evidence,
+                evidence=options.evidence or ("failed" if enforces else "never"),
                 progress=self.live.say,
             )
         return self._runner

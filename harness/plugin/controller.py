@@ -15,7 +15,7 @@ import pytest
 
 from harness.plugin.items import NETPOL, tell
 from harness.plugin.live import Listener
-from harness.plugin.session import Run
+from harness.plugin.session import TOLD, Run
 from harness.plugin.summary import Summary
 from harness.report.record import RecordError, RecordWriter
 
@@ -37,7 +37,6 @@ class Controller:
         self.interrupted = False
         if config.getoption("lab_live") and config.getoption("numprocesses", None):
             self.listener = Listener(config)
-            config.option.lab_live_address = self.listener.address
 
     # -- before -------------------------------------------------------------------------------
 
@@ -49,7 +48,7 @@ class Controller:
         return [
             f"netpol: {run.cni.title}{version} on lab {run.place.lab}: {options.nodes} nodes, "
             f"fabric {run.place.fabric}{engine}, {families}",
-            f"netpol: seed {options.seed}; lab kept: {options.keep}; report: "
+            f"netpol: seed {run.seed}; lab kept: {options.keep}; report: "
             f"{self._shown(run.directory)}",
         ]
 
@@ -64,7 +63,7 @@ class Controller:
                 "id": run.id,
                 "started": _now(),
                 "argv": ["pytest", *map(str, self.config.invocation_params.args)],
-                "seed": run.options.seed,
+                "seed": run.seed,
                 "cni": run.cni.name,
                 "cni_version": run.cni.version,
                 "lab": run.place.lab,
@@ -76,6 +75,12 @@ class Controller:
         if self.writer.problem:
             raise pytest.UsageError(f"{self.writer.problem}\n  the option is --lab-report")
         _point(run.options.report / LATEST, run.directory)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell an xdist worker what has been decided for the whole run."""
+        live = self.listener.address if self.listener else ""
+        node.workerinput[TOLD] = {"id": self.run.id, "seed": self.run.seed, "live": live}
 
     # -- while --------------------------------------------------------------------------------
 

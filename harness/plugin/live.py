@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from harness.plugin.session import told
+
 LONGEST = 2000  # bytes of one line
 
 
@@ -30,8 +32,8 @@ class Live:
         """The one that suits this process."""
         if not config.getoption("lab_live"):
             return Live()
-        address = config.getoption("lab_live_address")
         if hasattr(config, "workerinput"):
+            address = told(config).get("live")
             return _Sender(address, config.workerinput["workerid"]) if address else Live()
         return _Printer(config)
 

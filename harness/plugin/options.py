@@ -77,8 +77,8 @@ def add(parser: pytest.Parser) -> None:
     option(
         "--lab-evidence",
         choices=WHEN,
-        default="failed",
-        help="when to record what the data plane says of itself (failed)",
+        help="when to record what the data plane says of itself (failed; never where nothing "
+        "is enforced)",
     )
     option(
         "--lab-report",
@@ -96,9 +96,6 @@ def add(parser: pytest.Parser) -> None:
         action="store_true",
         help="say what is being probed while it is being probed, also under -n",
     )
-    # What the controller tells its xdist workers, which get its option values as they are.
-    option("--lab-run", help=argparse.SUPPRESS)
-    option("--lab-live-address", help=argparse.SUPPRESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +112,9 @@ class Options:
     deadline: float | None
     timeout: float | None
     hold: float | None
-    seed: int
+    seed: int | None
     keep: str
-    evidence: str
+    evidence: str | None
     report: Path
     baseline: Path | None
     live: bool

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """``id`` is unique; ``baseline`` maps the ids of scenarios that are known to fail to why."""
+    """``id`` is unique; ``baseline`` maps the ids of scenarios that are known to fail to why.
+    ``seed`` is the one of the options, or else a new one."""
 
     options: Options
     cni: Cni
     place: place.Place
     id: str
+    seed: int
     baseline: Mapping[str, str]
 
     @property
@@ -55,10 +57,11 @@ class Run:
         ):
             if value != default:
                 asked += [option, value]
-        return shlex.join(["pytest", nodeid, *asked, "--lab-seed", str(options.seed)])
+        return shlex.join(["pytest", nodeid, *asked, "--lab-seed", str(self.seed)])
 
 
 RUN = pytest.StashKey[Run]()
+TOLD = "netpol"  # the key of workerinput
 
 
 def begin(config: pytest.Config, suites: Suites) -> None:
@@ -66,9 +69,7 @@ def begin(config: pytest.Config, suites: Suites) -> None:
     from harness.plugin import collect, controller, fixtures, items
 
     worker = hasattr(config, "workerinput")
-    if not worker:
-        _decide(config)
-    run = config.stash[RUN] = _checked(config)
+    run = config.stash[RUN] = _checked(config, told(config) or _decided())
     for label, text in FEATURES.items():
         config.addinivalue_line("markers", f"{label}: {text}")
     plugins = config.pluginmanager
@@ -85,16 +86,22 @@ def begin(config: pytest.Config, suites: Suites) -> None:
     plugins.register(controller.Controller(config, run), "netpol-controller")
 
 
-def _decide(config: pytest.Config) -> None:
-    """What is chosen once for a run and handed to its workers, as options are."""
-    if config.option.lab_seed is None:
-        config.option.lab_seed = random.SystemRandom().randrange(2**32)
-    if config.option.lab_run is None:
-        now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        config.option.lab_run = f"{now}-{uuid.uuid4().hex[:6]}"
+def told(config: pytest.Config) -> dict[str, Any]:
+    """What the controller has told this xdist worker; empty where this is no worker."""
+    found: dict[str, Any] = getattr(config, "workerinput", {}).get(TOLD, {})
+    return found
 
 
-def _checked(config: pytest.Config) -> Run:
+def _decided() -> dict[str, Any]:
+    """What is chosen once for a run, and told to its workers."""
+    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return {
+        "id": f"{now}-{uuid.uuid4().hex[:6]}",
+        "seed": random.SystemRandom().randrange(2**32),
+    }
+
+
+def _checked(config: pytest.Config, decided: Mapping[str, Any]) -> Run:
     options = Options.of(config)
     cni = _cni(options)
     lab = options.lab or cni.lab
@@ -114,7 +121,8 @@ def _checked(config: pytest.Config) -> Run:
             dataplane=options.dataplane,
             nodes=options.nodes,
         ),
-        id=config.getoption("lab_run"),
+        id=decided["id"],
+        seed=decided["seed"] if options.seed is None else options.seed,
         baseline=_baseline(options.baseline),
     )
 

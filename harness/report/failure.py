@@ -14,7 +14,7 @@ WRONG = {
     "unknown": "UNKNOWN",
 }
 CELLS = 6  # of one kind that are told in full; the record and the report have all of them
-LINES = 60  # of one piece of evidence
+LINES = 15  # of one piece of evidence
 
 
 def headline(record: ScenarioRecord) -> str:

@@ -111,27 +111,31 @@ class Dialer:
 
 
 def serve() -> None:
-    """The process in the lab: answers on descriptor 0 until the other side closes it."""
+    """The process in the lab: answers on descriptor 0 until the other side closes it.
+
+    Another thread does it, because a namespace is entered by one thread alone: to the holder,
+    which ends whoever is in a pod that goes, this process stays where it was started.
+    """
+    thread = threading.Thread(target=_serve)
+    thread.start()
+    thread.join()
+
+
+def _serve() -> None:
     from harness.labs.netns import syscalls
 
     peer = socket.socket(fileno=0)
     receiver = wire.Receiver(peer)
-    here = ""
     while receiver.read():
         for request, _ in receiver.messages():
-            namespace = request["namespace"]
             try:
-                # A path of a process may mean another namespace the next time.
-                if namespace != here or namespace.startswith("/proc/"):
-                    fd = os.open(namespace, os.O_RDONLY)
-                    try:
-                        syscalls.setns(fd, syscalls.CLONE_NEWNET)
-                    finally:
-                        os.close(fd)
-                    here = namespace
+                fd = os.open(request["namespace"], os.O_RDONLY)
+                try:
+                    syscalls.setns(fd, syscalls.CLONE_NEWNET)
+                finally:
+                    os.close(fd)
                 made = socket.socket(request["family"], request["kind"])
             except OSError as error:
-                here = ""
                 wire.send(peer, {"errno": error.errno})
                 continue
             wire.send(peer, {}, [made.fileno()])

@@ -1,4 +1,4 @@
-"""A node's own client of the API: asynchronous, with the node's credentials, through the lab."""
+"""An asynchronous client of the API, whose sockets come out of the lab."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ApiStatusError(Exception):
         self.status = status
 
 
-class NodeClient:
-    """Requests as ``system:node:NAME``. To be made and used in one event loop."""
+class Client:
+    """Requests with one user's token. To be made and used in one event loop."""
 
     def __init__(
         self, server: str, authority: str, token: str, sockets: Callable[[int], socket.socket]
@@ -90,12 +90,12 @@ class NodeClient:
                 pass
             await asyncio.sleep(_PAUSE)
 
-    async def follow(self, path: str, selector: str) -> AsyncIterator[tuple[str, Json]]:
+    async def follow(self, path: str, selector: str = "") -> AsyncIterator[tuple[str, Json]]:
         """List and watch for good: ``("ADDED" | "MODIFIED" | "DELETED", object)``.
 
         After a list come ``("LISTED", {uid: object})`` with all that there is.
         """
-        query = {"fieldSelector": selector}
+        query = {"fieldSelector": selector} if selector else {}
         while True:
             try:
                 listed = await self.request("GET", path, params=query)

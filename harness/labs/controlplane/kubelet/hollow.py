@@ -6,19 +6,21 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
 from harness.labs.base import LabError
+from harness.labs.controlplane.follow import Follower
 from harness.labs.controlplane.kubelet import streams
-from harness.labs.controlplane.kubelet.client import ApiStatusError, NodeClient
+from harness.labs.controlplane.kubelet.client import ApiStatusError, Client
 from harness.labs.controlplane.kubelet.node import HollowNode
 from harness.labs.controlplane.kubelet.runtime import Runtime
 from harness.labs.controlplane.plane import ControlPlane
 from harness.labs.netns import addresses as ip
+from harness.labs.netns.client import Process
 from harness.labs.netns.topology import Topology
 from harness.model.world import Node
 
@@ -37,6 +39,9 @@ class HollowKubelets:
         self._runtime = Runtime(topology)
         self._runners: list[web.AppRunner] = []
         self._tasks: list[asyncio.Task[Any]] = []
+        self._faults: list[str] = []
+        self._follower: Follower | None = None
+        self._admin: Client | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="hollow-kubelets", daemon=True)
         self._thread.start()
@@ -49,9 +54,17 @@ class HollowKubelets:
         nodes: list[Node] = self._call(self._start(), START_SECONDS)
         return nodes
 
+    def follow_services(self, *, proxy: bool, dns: tuple[str, str]) -> None:
+        """Do what of Services is the lab's: :class:`~harness.labs.controlplane.follow.Follower`.
+
+        ``dns``: namespace and name of the DNS server's pod.
+        """
+        self._call(self._follow_services(proxy, dns), START_SECONDS)
+
     def check(self) -> None:
         """Raises LabError if a kubelet has come upon something that it cannot handle."""
-        faults = [fault for node in self.nodes.values() for fault in node.faults]
+        faults = self._faults + [fault for node in self.nodes.values() for fault in node.faults]
+        faults += self._follower.faults if self._follower else []
         if faults:
             raise LabError("a hollow kubelet has failed", detail="\n".join(faults[:10]))
 
@@ -63,7 +76,6 @@ class HollowKubelets:
         self._thread.join(10)
         if not self._thread.is_alive():
             self._loop.close()
-        self._runtime.close()
 
     # -- in the loop -------------------------------------------------------------------------
 
@@ -91,7 +103,7 @@ class HollowKubelets:
             "KUBERNETES_SERVICE_PORT_HTTPS": "443",
         }
         for index, node in enumerate(self.given):
-            client = NodeClient(
+            client = Client(
                 plane.settings.server,
                 plane.authority.certificate,
                 plane.node_tokens[node.name],
@@ -111,15 +123,53 @@ class HollowKubelets:
         for one in nodes:
             await self._listen(one)
         await asyncio.gather(*(one.register() for one in nodes))
-        self._tasks += [asyncio.create_task(one.renew_lease()) for one in nodes]
+        for one in nodes:
+            self._start_task(one.renew_lease())
         cidrs = await asyncio.gather(*(one.wait_for_pod_cidrs() for one in nodes))
         ready = [
             replace(node, pod_cidrs=found) for node, found in zip(self.given, cidrs, strict=True)
         ]
         await self._runtime.off_loop(self.topology.assign, ready)
         await asyncio.gather(*(one.report_ready() for one in nodes))
-        self._tasks += [asyncio.create_task(one.follow_pods()) for one in nodes]
+        for one in nodes:
+            self._start_task(one.follow_pods())
         return ready
+
+    async def _follow_services(self, proxy: bool, dns: tuple[str, str]) -> None:
+        plane = self.plane
+        self._admin = Client(
+            plane.settings.server,
+            plane.authority.certificate,
+            plane.admin_token,
+            self._sockets(plane.node.name),
+        )
+
+        def server() -> Process | None:
+            workers = (node.find(*dns) for node in self.nodes.values())
+            worker = next((one for one in workers if one), None)
+            container = worker.container("") if worker else None
+            return container.process if container and container.state.ready else None
+
+        self._follower = Follower(
+            self._admin,
+            self.topology,
+            self._runtime,
+            plane.settings.families,
+            proxy=proxy,
+            server=server,
+        )
+        self._start_task(self._follower.run())
+
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
+        """Something that runs for good; its end is a fault."""
+        task = asyncio.create_task(work)
+        self._tasks.append(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._faults.append(f"{work.__qualname__}: {type(error).__name__}: {error}")
+
+        task.add_done_callback(ended)
 
     def _sockets(self, node: str) -> Callable[[int], socket.socket]:
         return lambda family: self.plane.dialer.open_on(node, family)
@@ -138,7 +188,9 @@ class HollowKubelets:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(one.stop() for one in self.nodes.values()))
+        self._runtime.close()
         for runner in self._runners:
             await runner.cleanup()
-        for one in self.nodes.values():
-            await one.client.close()
+        for client in (self._admin, *(one.client for one in self.nodes.values())):
+            if client is not None:
+                await client.close()

@@ -16,7 +16,7 @@ import aiohttp
 from harness.labs.base import LabError
 from harness.labs.controlplane.dialer import Dialer
 from harness.labs.controlplane.kubelet import status
-from harness.labs.controlplane.kubelet.client import MERGE, ApiStatusError, NodeClient
+from harness.labs.controlplane.kubelet.client import MERGE, ApiStatusError, Client
 from harness.labs.controlplane.kubelet.pod import IPS_ANNOTATION, PodWorker
 from harness.labs.controlplane.kubelet.runtime import Runtime
 from harness.labs.controlplane.programs import KUBELET_PORT
@@ -39,7 +39,7 @@ class HollowNode:
     def __init__(
         self,
         node: Node,
-        client: NodeClient,
+        client: Client,
         runtime: Runtime,
         dialer: Dialer,
         *,

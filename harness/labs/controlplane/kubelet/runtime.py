@@ -39,6 +39,11 @@ class Batches(Generic[Item]):
             self._worker = asyncio.create_task(self._work())
         await future
 
+    def close(self) -> None:
+        """Give up what is not done yet."""
+        if self._worker is not None:
+            self._worker.cancel()
+
     async def _work(self) -> None:
         while self._waiting:
             await asyncio.sleep(0)  # whoever asks in this turn of the loop comes along
@@ -124,6 +129,9 @@ class Runtime:
         self._boxes: Batches[dict[str, Any]] = Batches(self._make_boxes)
 
     def close(self) -> None:
+        """In the loop: nothing more is done."""
+        for batches in (self._sandboxes, self._removals, self._boxes):
+            batches.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def off_loop(self, call: Callable[..., Any], *arguments: Any) -> Any:

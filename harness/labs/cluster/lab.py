@@ -1,0 +1,602 @@
+"""A lab on a cluster with an API, however it came up: kind, kubeconfig, or the embedded one."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from harness.labs import server
+from harness.labs.base import Evidence, LabError, Shell
+from harness.labs.cluster import objects, stream
+from harness.labs.cluster.api import Api, ApiError, path
+from harness.labs.cluster.objects import RUN_LABEL, Images
+from harness.labs.cluster.watch import PodWatch
+from harness.model import transition
+from harness.model.actions import Action, Apply, Delete, Finish, Relabel
+from harness.model.flow import Cell, Endpoint, EndpointKind
+from harness.model.manifest import from_manifest, to_manifest
+from harness.model.policy import Protocol
+from harness.model.world import (
+    ContainerPort,
+    External,
+    Namespace,
+    Node,
+    Phase,
+    Pod,
+    Service,
+    Workload,
+    World,
+)
+
+Json = dict[str, Any]
+Key = tuple[str, str]
+
+READY_SECONDS = 120.0
+_GONE_SECONDS = 120.0
+_ACCOUNT_SECONDS = 30.0
+_PAUSE = 0.05
+_PARALLEL = 8
+_GRACE = 1
+_SYSTEM = ("default", "kube-node-lease", "kube-public", "kube-system")
+
+
+class ClusterLab:
+    """Implements :class:`harness.labs.base.Lab` through a Kubernetes API.
+
+    ``run`` marks everything that is made (:data:`RUN_LABEL`); :meth:`down` deletes just that.
+    ``protocols``: WebSocket subprotocols of exec streams, the best first. ``ask_ips``: the cluster
+    gives pods the addresses that they ask for (the embedded lab's kubelets do). ``api`` is None
+    where it comes up later (a subclass sets it in :meth:`up`).
+    """
+
+    name = "cluster"
+
+    def __init__(
+        self,
+        api: Api | None,
+        *,
+        run: str,
+        images: Images | None = None,
+        protocols: Sequence[str] = (stream.V5, stream.V4),
+        ask_ips: bool = False,
+        ready_seconds: float = READY_SECONDS,
+    ) -> None:
+        self._api: Api | None = api
+        self.run = run
+        self.images = images or Images()
+        self.protocols = tuple(protocols)
+        self.ask_ips = ask_ips
+        self.ready_seconds = ready_seconds
+        self.features: frozenset[str] = frozenset()
+        self.missing: Mapping[str, str] = {}
+        self.families: tuple[int, ...] = (4,)
+        self.world = World()
+        self.version = ""
+        self._watch: PodWatch | None = None
+        self._dying: dict[str, str] = {}  # namespaces that were deleted: name -> uid
+        self._own: set[Key] = set()
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def api(self) -> Api:
+        """The cluster's API. LabError before the lab is up."""
+        if self._api is None:
+            raise LabError("the cluster is not up")
+        return self._api
+
+    @property
+    def watch(self) -> PodWatch:
+        """The run's pods as the server has them. LabError before :meth:`up`."""
+        if self._watch is None:
+            raise LabError("the cluster is not connected: call up() first")
+        return self._watch
+
+    # -- up and down -------------------------------------------------------------------------
+
+    @property
+    def node_namespace(self) -> str:
+        """Where the pods are that stand for nodes."""
+        return f"netpol-{self.run}"
+
+    def up(self) -> None:
+        """See what the cluster is, and make what stands for its nodes. Raises LabError."""
+        self.connect()
+        self.make_node_clients()
+
+    def connect(self) -> None:
+        """See what the cluster is; make nothing."""
+        self.version = self.api.request("GET", "/version")["gitVersion"].removeprefix("v")
+        nodes = {
+            item["metadata"]["name"]: from_manifest({"kind": "Node", **item})
+            for item in self.api.list("Node")["items"]
+        }
+        self.families = _families(nodes.values())
+        self.world = World(namespaces={name: Namespace(name) for name in _SYSTEM}, nodes=nodes)
+        self._find_dns()
+        self.features, self.missing = self.abilities()
+        self._watch = PodWatch(self.api, f"{RUN_LABEL}={self.run}")
+        self._pool = ThreadPoolExecutor(_PARALLEL, thread_name_prefix="cluster")
+
+    def make_node_clients(self) -> None:
+        """A pod on each node's own network: node clients, and servers that node targets have."""
+        ports = tuple(
+            ContainerPort(server.NODE_SERVER_PORT, protocol)
+            for protocol in (Protocol.TCP, Protocol.UDP)
+        )
+        pods = [
+            Pod(self.node_namespace, f"node-{name}", node=name, host_network=True, ports=ports)
+            for name in self.world.nodes
+        ]
+        self.apply([Apply(Namespace(self.node_namespace)), *(Apply(pod) for pod in pods)])
+
+    def down(self) -> None:
+        """Delete everything that has the run's label, namespaces and all that is in them."""
+        try:
+            if self._watch is not None:
+                self._watch.close()
+                self._delete_all()
+        finally:
+            self._watch = None
+            if self._pool is not None:
+                self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def _delete_all(self) -> None:
+        chosen = {"labelSelector": f"{RUN_LABEL}={self.run}"}
+        for kind in ("Namespace", "ClusterNetworkPolicy"):
+            with contextlib.suppress(ApiError):
+                for item in self.api.list(kind, **chosen)["items"]:
+                    with contextlib.suppress(ApiError):
+                        self.api.delete(kind, "", item["metadata"]["name"])
+        for kind in ("NetworkPolicy", "Service", "Pod"):  # in namespaces that are not the run's
+            with contextlib.suppress(ApiError):
+                for item in self.api.list(kind, **chosen)["items"]:
+                    meta = item["metadata"]
+                    with contextlib.suppress(ApiError):
+                        self.api.delete(kind, meta["namespace"], meta["name"])
+
+    def abilities(self) -> tuple[frozenset[str], Mapping[str, str]]:
+        """What can be tested here, and why the rest cannot."""
+        found = {"ipv4"} if 4 in self.families else set()
+        found |= {"ipv6"} if 6 in self.families else set()
+        found |= {
+            "services",
+            "udp",
+            "host-network",
+            "node-client",
+            "node-port",
+            "host-port",
+            "finish-pod",
+        }
+        missing = {
+            "external": "this cluster lab has no host outside of the cluster",
+            "sctp": "whether all nodes have SCTP is not known",
+            "icmp": "clients send no echo requests here",
+        }
+        missing.update(
+            {f"ipv{f}": f"the cluster has no IPv{f}" for f in (4, 6) if f not in self.families}
+        )
+        if self._own:
+            found.add("dns")
+        else:
+            missing["dns"] = "there is no Service kube-dns in kube-system"
+        if self.ask_ips:
+            found.add("address-reuse")
+        else:
+            missing["address-reuse"] = "pods of this cluster cannot ask for an address"
+        try:
+            self.api.list("ClusterNetworkPolicy", limit=1)
+            found.add("cluster-network-policy")
+        except ApiError as error:
+            missing["cluster-network-policy"] = (
+                "the cluster does not serve policy.networking.k8s.io/v1alpha2"
+                if error.status == 404
+                else error.message
+            )
+        return frozenset(found), missing
+
+    def _find_dns(self) -> None:
+        """The DNS server's Service and pods: policies speak of them."""
+        service = self.api.find("Service", "kube-system", "kube-dns")
+        if service is None:
+            return
+        pods = self.api.list("Pod", "kube-system", labelSelector="k8s-app=kube-dns")["items"]
+        found = from_manifest({"kind": "Service", **service})
+        known = [from_manifest({"kind": "Pod", **item}) for item in pods]
+        self._own = {found.key, *(pod.key for pod in known)}
+        self.world = self.world.with_(
+            services={**self.world.services, found.key: found},
+            pods={**self.world.pods, **{pod.key: pod for pod in known}},
+        )
+
+    # -- changes -----------------------------------------------------------------------------
+
+    def apply(self, actions: Sequence[Action]) -> float:
+        """See :class:`harness.labs.base.Lab`. Raises LabError, and ActionError of the model."""
+        change = _Change(self)
+        for action in actions:
+            change.take(action)
+        change.finish()
+        return change.started
+
+    def parallel(self, calls: Iterable[Callable[[], Any]]) -> list[Any]:
+        """Several requests at once; the first error is raised after all have ended."""
+        assert self._pool is not None
+        futures = [self._pool.submit(call) for call in calls]
+        return [future.result() for future in futures]
+
+    def create_pod(self, pod: Pod) -> None:
+        """Create a pod; a namespace that is new gets its service account a moment later."""
+        stands_for_node = pod.namespace == self.node_namespace
+        manifest = objects.pod(
+            pod,
+            self.images,
+            self.families,
+            ask_ips=self.ask_ips,
+            answers_as=f"node:{pod.node}" if stands_for_node else "",
+        )
+        manifest = objects.labelled(manifest, self.run)
+        deadline = time.monotonic() + _ACCOUNT_SECONDS
+        while True:
+            try:
+                self.watch.note(self.api.create(manifest))
+                return
+            except ApiError as error:
+                waits = error.status == 403 and "serviceaccount" in error.message
+                if not waits or time.monotonic() > deadline:
+                    raise
+            time.sleep(_PAUSE)
+
+    def wait_ready(self, pods: Sequence[Pod]) -> None:
+        """Wait until pods run, listen and have addresses. Raises LabError with what is known."""
+        keys = [pod.key for pod in pods]
+        if self.watch.wait(
+            lambda known: all(_ready(known.get(k)) for k in keys), self.ready_seconds
+        ):
+            return
+        late = [pod for pod in pods if not _ready(self.watch.get(pod.key))]
+        lines = [self._condition_of(pod) for pod in late[:10]]
+        raise LabError(
+            f"{len(late)} of {len(pods)} pods are not ready after {self.ready_seconds:g} s",
+            hint="`kubectl describe pod` tells more; images that cannot be pulled are the usual "
+            "cause (--lab-images)",
+            detail="\n".join(lines),
+        )
+
+    def _condition_of(self, pod: Pod) -> str:
+        data = self.watch.get(pod.key)
+        if data is None:
+            return f"  {pod}: it does not exist"
+        status = data.get("status", {})
+        reasons = [
+            f"{one['name']}: {state.get('reason')} {state.get('message', '')}".strip()
+            for one in status.get("containerStatuses") or ()
+            for state in [one["state"].get("waiting") or one["state"].get("terminated")]
+            if state
+        ]
+        reasons += [
+            f"{one['type']}: {one['message']}"
+            for one in status.get("conditions") or ()
+            if one["status"] == "False" and one.get("message")
+        ]
+        node = data["spec"].get("nodeName", "no node")
+        return f"  {pod} on {node}: {status.get('phase')}; {'; '.join(reasons)}"
+
+    def wait_gone(self, uids: Mapping[Key, str]) -> None:
+        """Wait until the API does not know these pods any more."""
+
+        def gone(known: dict[Key, Json]) -> bool:
+            return all(
+                key not in known or known[key]["metadata"]["uid"] != uid
+                for key, uid in uids.items()
+            )
+
+        if not self.watch.wait(gone, _GONE_SECONDS):
+            left = ", ".join("/".join(key) for key in uids if self.watch.get(key))
+            raise LabError(
+                f"pods are still there {_GONE_SECONDS:g} s after they were deleted: {left}"
+            )
+
+    def wait_for_namespace(self, name: str) -> None:
+        """A namespace that was deleted must be gone before another of its name is made."""
+        uid = self._dying.pop(name, "")
+        deadline = time.monotonic() + _GONE_SECONDS
+        while uid:
+            there = self.api.find("Namespace", "", name)
+            if there is None or there["metadata"]["uid"] != uid:
+                return
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"namespace {name} is still there {_GONE_SECONDS:g} s after it was deleted",
+                    detail="\n".join(
+                        f"  {one['type']}: {one.get('message')}"
+                        for one in there.get("status", {}).get("conditions") or ()
+                        if one["status"] == "True"
+                    ),
+                )
+            time.sleep(_PAUSE)
+
+    def finish_pod(self, pod: Pod, phase: Phase) -> None:
+        """Let a pod's containers end by themselves, with an exit code for the phase."""
+        names = list(objects.containers_of(pod))
+        if pod.workload is not Workload.SERVER:
+            names.append(objects.client_container(pod))
+        command = objects.finish_command(0 if phase is Phase.SUCCEEDED else 1)
+        for name in names:
+            with contextlib.suppress(LabError):  # it may end before it can say so
+                stream.run(self.api, *pod.key, name, command, seconds=10, protocols=self.protocols)
+
+        def over(known: dict[Key, Json]) -> bool:
+            data = known.get(pod.key)
+            return data is not None and data.get("status", {}).get("phase") == phase
+
+        if not self.watch.wait(over, self.ready_seconds):
+            raise LabError(f"pod {pod} has not become {phase}", detail=self._condition_of(pod))
+
+    def add_external(self, external: External) -> External:
+        """An outside host; what has none refuses."""
+        raise LabError(
+            f"outside host {external.name} cannot be made: {self.missing.get('external', '')}"
+        )
+
+    def remove_external(self, name: str) -> None:
+        """Take an outside host away."""
+
+    # -- looks -------------------------------------------------------------------------------
+
+    def resolve(self, world: World) -> World:
+        """See :class:`harness.labs.base.Lab`: adds the cluster's DNS server, too."""
+        pods = {key: pod for key, pod in self.world.pods.items() if key in self._own}
+        for key, pod in world.pods.items():
+            pods[key] = self._resolved(pod)
+        services = {k: item for k, item in self.world.services.items() if k in self._own}
+        for key, service in world.services.items():
+            mine = self.world.services.get(key)
+            services[key] = (
+                replace(service, cluster_ips=mine.cluster_ips, ports=mine.ports)
+                if mine
+                else service
+            )
+        system = {n: one for n, one in self.world.namespaces.items() if n in _SYSTEM}
+        return world.with_(
+            namespaces={**system, **world.namespaces},
+            pods=pods,
+            services=services,
+            nodes={**world.nodes, **self.world.nodes},
+            externals={**world.externals, **self.world.externals},
+        )
+
+    def _resolved(self, pod: Pod) -> Pod:
+        data = self.watch.get(pod.key)
+        if data is None:
+            return pod
+        status = data.get("status", {})
+        ips = tuple(one["ip"] for one in status.get("podIPs") or ()) if pod.live else ()
+        return replace(pod, node=data["spec"].get("nodeName"), ips=ips, uid=data["metadata"]["uid"])
+
+    def shell(self, client: Endpoint) -> Shell:
+        """See :class:`harness.labs.base.Lab`: an exec stream."""
+        if client.kind is EndpointKind.NODE:
+            pod = self.world.pods.get((self.node_namespace, f"node-{client.name}"))
+        else:
+            pod = self.world.pods.get((client.namespace, client.name))
+        if client.kind not in (EndpointKind.NODE, EndpointKind.POD) or pod is None:
+            raise LabError(f"there is no {client} to probe from")
+        container = objects.client_container(pod)
+        return stream.ExecShell(self.api, *pod.key, container, protocols=self.protocols)
+
+    def evidence(self, world: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
+        """See :class:`harness.labs.base.Lab`: what the API says of the pods in question."""
+        found = []
+        for key in sorted({k for cell in cells for k in _pods_of(cell)} & world.pods.keys()):
+            pod = world.pods[key]
+            try:
+                text = self.api.text(path("Pod", *key), {"pretty": "true"})
+            except LabError as error:
+                text = f"(not to be had: {error})"
+            found.append(Evidence(f"pod {pod}", pod.node or "", f"GET {path('Pod', *key)}", text))
+        return tuple(found)
+
+    def facts(self) -> Mapping[str, Any]:
+        """See :class:`harness.labs.base.Lab`."""
+        return {
+            "lab": self.name,
+            "kubernetes": self.version,
+            "server": self.api.server,
+            "families": [f"ipv{family}" for family in self.families],
+            "nodes": list(self.world.nodes),
+            "images": {"server": self.images.server, "client": self.images.client},
+            "requests": self.api.requests,
+        }
+
+
+class _Change:
+    """One ``apply``: actions in order; pods are made side by side, and waited for at the end."""
+
+    def __init__(self, lab: ClusterLab) -> None:
+        self.lab = lab
+        self.started = 0.0
+        self.batch: dict[Key, Pod] = {}  # not yet sent
+        self.made: dict[Key, Pod] = {}
+        self.gone: dict[Key, str] = {}
+
+    def take(self, action: Action) -> None:
+        lab = self.lab
+        before = lab.world
+        after = transition.step(before, action)
+        match action:
+            case Apply(object=Pod() as pod):
+                self._apply_pod(before.pods.get(pod.key), pod)
+            case _:
+                self._flush()
+                after = self._other(action, before, after)
+        lab.world = after
+
+    def finish(self) -> None:
+        self._flush()
+        if self.gone:
+            self.lab.wait_gone(self.gone)
+        if self.made:
+            self.lab.wait_ready(list(self.made.values()))
+        self._begin()
+
+    def _begin(self) -> None:
+        self.started = self.started or time.monotonic()
+
+    def _flush(self) -> None:
+        """Send the pods that wait."""
+        if not self.batch:
+            return
+        self._begin()
+        clashing = {key: uid for key, uid in self.gone.items() if key in self.batch}
+        if clashing:
+            self.lab.wait_gone(clashing)
+        lab = self.lab
+        lab.parallel([partial(lab.create_pod, pod) for pod in self.batch.values()])
+        self.made.update(self.batch)
+        self.batch = {}
+
+    def _apply_pod(self, old: Pod | None, pod: Pod) -> None:
+        if not pod.live:
+            raise LabError(f"pod {pod} cannot be applied as {pod.phase}: apply it, then finish it")
+        if old is not None and pod.key in self.batch:
+            self._flush()
+        if old is None or pod.key in self.gone:
+            self.batch[pod.key] = pod
+            return
+        if replace(old, labels=pod.labels) == pod:
+            self._flush()
+            self._relabel("Pod", *pod.key, objects.label_change(old.labels, pod.labels))
+            return
+        self._flush()
+        self._delete_pod(pod.key)
+        self.batch[pod.key] = pod
+
+    def _delete_pod(self, key: Key) -> None:
+        self._begin()
+        data = self.lab.watch.get(key)
+        self.made.pop(key, None)
+        if data is not None:
+            self.gone[key] = data["metadata"]["uid"]
+        with _unless_gone():
+            self.lab.api.delete("Pod", *key, gracePeriodSeconds=_GRACE)
+
+    def _relabel(self, kind: str, namespace: str, name: str, labels: Mapping[str, Any]) -> None:
+        self._begin()
+        if labels:
+            change = {"metadata": {"labels": dict(labels)}}
+            self.lab.api.merge(kind, namespace, name, change)
+
+    def _other(self, action: Action, before: World, after: World) -> World:
+        """Everything that is not a new pod; the world with what the server has filled in."""
+        lab = self.lab
+        match action:
+            case Apply(object=Namespace() as item):
+                self._apply_namespace(item, before)
+            case Apply(object=Service() as item):
+                self._begin()
+                manifest = objects.labelled(objects.service(item, lab.families), lab.run)
+                answer = {"kind": "Service", **lab.api.apply(manifest)}
+                served = from_manifest(answer)
+                known = replace(item, cluster_ips=served.cluster_ips, ports=served.ports)
+                return after.with_(services={**after.services, item.key: known})
+            case Apply(object=Node() as item):
+                self._apply_node(item, before)
+                node = before.nodes[item.name]
+                known_node = replace(node, labels=item.labels)
+                return after.with_(nodes={**after.nodes, item.name: known_node})
+            case Apply(object=External() as item):
+                made = lab.add_external(item)
+                return after.with_(externals={**after.externals, item.name: made})
+            case Apply(object=item):
+                self._begin()
+                lab.api.apply(objects.labelled(to_manifest(item), lab.run))
+            case Delete():
+                self._delete(action, before)
+            case Relabel(kind=kind, namespace=namespace, name=name, labels=labels):
+                self._relabel(kind, namespace, name, labels)
+            case Finish(namespace=namespace, name=name, phase=phase):
+                if (namespace, name) in self.made:
+                    lab.wait_ready([self.made.pop((namespace, name))])
+                self._begin()
+                lab.finish_pod(before.pods[namespace, name], phase)
+        return after
+
+    def _apply_namespace(self, item: Namespace, before: World) -> None:
+        lab = self.lab
+        lab.wait_for_namespace(item.name)
+        self._begin()
+        if item.name in _SYSTEM:
+            old = before.namespaces.get(item.name, Namespace(item.name))
+            change = objects.label_change(old.labels, item.labels)
+            self._relabel("Namespace", "", item.name, change)
+            return
+        lab.api.apply(objects.labelled(to_manifest(item), lab.run))
+
+    def _apply_node(self, item: Node, before: World) -> None:
+        if item.name not in before.nodes:
+            raise LabError(
+                f"node {item.name} cannot join; the cluster's nodes are {', '.join(before.nodes)}"
+            )
+        change = objects.label_change(before.nodes[item.name].labels, item.labels)
+        self._relabel("Node", "", item.name, change)
+
+    def _delete(self, action: Delete, before: World) -> None:
+        lab = self.lab
+        if action.kind == "External":
+            lab.remove_external(action.name)
+            return
+        if action.kind == "Pod":
+            self._delete_pod((action.namespace, action.name))
+            return
+        self._begin()
+        if action.kind == "Namespace":
+            there = lab.api.find("Namespace", "", action.name)
+            if there is not None:
+                lab._dying[action.name] = there["metadata"]["uid"]
+        with _unless_gone():
+            lab.api.delete(action.kind, action.namespace, action.name)
+        if action.kind == "Namespace":
+            # The namespace controller does so too, but only after five seconds.
+            for key in before.pods:
+                if key[0] == action.name:
+                    self._delete_pod(key)
+
+
+@contextlib.contextmanager
+def _unless_gone() -> Any:
+    """What is not there need not be deleted."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status != 404:
+            raise
+
+
+def _ready(pod: Json | None) -> bool:
+    if pod is None:
+        return False
+    status = pod.get("status", {})
+    return bool(status.get("podIPs")) and any(
+        one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ()
+    )
+
+
+def _families(nodes: Iterable[Node]) -> tuple[int, ...]:
+    """The pod network's, in the order of the first node's pod CIDRs (or addresses)."""
+    first = next(iter(nodes), None)
+    cidrs = (first.pod_cidrs or first.ips) if first else ()
+    return tuple(dict.fromkeys(6 if ":" in one else 4 for one in cidrs)) or (4,)
+
+
+def _pods_of(cell: Cell) -> list[Key]:
+    return [
+        (end.namespace, end.name)
+        for end in (cell.source, cell.target)
+        if end.kind is EndpointKind.POD
+    ]

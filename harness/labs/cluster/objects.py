@@ -1,0 +1,184 @@
+"""The harness's values as the API's objects: what is really sent to a cluster.
+
+A pod of the harness runs images as they are published, with everything else in its manifest: the
+server's configuration comes in an environment variable, so that a pod is one request. Its first
+process waits at a FIFO for the exit code to end with, because from inside of a container the
+first process can hardly be killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.labs import server
+from harness.model.manifest import to_manifest
+from harness.model.policy import Protocol
+from harness.model.world import ContainerPort, Pod, Service, Workload
+
+Json = dict[str, Any]
+
+RUN_LABEL = "netpol-harness/run"
+"""On everything that a run makes: what has it may be deleted."""
+CLIENT = "client"
+IPS_ANNOTATION = "netpol-harness/ips"
+
+_END = "/tmp/end"  # noqa: S108 - in the container
+_WAIT = f'read -r code < {_END}; exit "${{code:-0}}"'
+_SERVE = (
+    f"mkfifo {_END} && cd /tmp && "
+    'printf %s "$NETPOL_CONFIG" > nginx.conf && printf %s "$NETPOL_PAGE" > index.html && '
+    "trap 'exit 0' TERM && "
+    "{ nginx -e stderr -c /tmp/nginx.conf -g 'daemon off; master_process off; user root;' & } && "
+    + _WAIT
+)
+_IDLE = f"trap 'exit 0' TERM; mkfifo {_END}; {_WAIT}"
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """What servers and clients run. ``stream_module``: file of nginx' stream module in the
+    server's image, None where it is built in (as in the published image)."""
+
+    server: str = "docker.io/library/nginx:1.29"
+    client: str = "docker.io/library/busybox:1.37"
+    stream_module: str | None = None
+
+
+def labelled(manifest: Json, run: str) -> Json:
+    """The same, marked as made by this run."""
+    meta = manifest["metadata"]
+    labels = {**(meta.get("labels") or {}), RUN_LABEL: run}
+    return {**manifest, "metadata": {**meta, "labels": labels}}
+
+
+def finish_command(code: int) -> list[str]:
+    """What to exec in each container of a pod so that it ends with this exit code."""
+    return ["sh", "-c", f"echo {code} > {_END}"]
+
+
+def pod(
+    item: Pod,
+    images: Images,
+    families: Sequence[int],
+    *,
+    ask_ips: bool = False,
+    answers_as: str = "",
+) -> Json:
+    """A pod of the harness. ``ask_ips``: the cluster takes :data:`IPS_ANNOTATION`.
+
+    ``answers_as``: what its servers call themselves, if not by the pod's name.
+    """
+    containers = _containers(item, images, families, answers_as or str(item))
+    spec: Json = {
+        "containers": containers,
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+    }
+    if item.host_network:
+        spec["hostNetwork"] = True
+        spec["dnsPolicy"] = "ClusterFirstWithHostNet"
+    if item.node:
+        # Bound by name, past the scheduler: taints of control planes do not matter.
+        spec["nodeName"] = item.node
+    meta: Json = {"name": item.name, "namespace": item.namespace, "labels": dict(item.labels)}
+    if ask_ips and item.ips:
+        meta["annotations"] = {IPS_ANNOTATION: ",".join(item.ips)}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+
+
+def containers_of(item: Pod) -> dict[str, list[ContainerPort]]:
+    """The serving containers of a pod, by name, with their ports; none in a mere client."""
+    if item.workload is Workload.CLIENT:
+        return {}
+    found: dict[str, list[ContainerPort]] = {}
+    for port in item.ports:
+        found.setdefault(port.container, []).append(port)
+    return found or {"server": []}
+
+
+def client_container(item: Pod) -> str:
+    """The container that probes are sent from."""
+    servers = containers_of(item)
+    if item.workload is Workload.SERVER:
+        return next(iter(servers))
+    return CLIENT if CLIENT not in servers else f"{CLIENT}-{len(servers)}"
+
+
+def _containers(item: Pod, images: Images, families: Sequence[int], answers_as: str) -> list[Json]:
+    made = []
+    for index, (name, ports) in enumerate(containers_of(item).items()):
+        by_protocol = {
+            protocol: list(dict.fromkeys(p.port for p in ports if p.protocol is protocol))
+            for protocol in Protocol
+        }
+        page = item.page if index == 0 else None
+        config = server.nginx_config(
+            answers_as,
+            tcp=by_protocol[Protocol.TCP] or ([] if ports else [server.DEFAULT_PORT]),
+            udp=by_protocol[Protocol.UDP],
+            families=families,
+            page_directory="/tmp" if page is not None else None,  # noqa: S108
+            stream_module=images.stream_module,
+        )
+        made.append(
+            {
+                "name": name,
+                "image": images.server,
+                "command": ["sh", "-c", _SERVE],
+                "env": [
+                    {"name": "NETPOL_CONFIG", "value": _literal(config)},
+                    {"name": "NETPOL_PAGE", "value": _literal(page or "")},
+                ],
+                "ports": [_port(port) for port in ports],
+                # nginx writes the file when it listens. No packet is needed: policies are out.
+                "readinessProbe": {
+                    "exec": {"command": ["test", "-s", "/tmp/nginx.pid"]},  # noqa: S108
+                    "periodSeconds": 1,
+                    "failureThreshold": 60,
+                },
+            }
+        )
+    if item.workload is not Workload.SERVER:
+        made.append(
+            {
+                "name": client_container(item),
+                "image": images.client,
+                "command": ["sh", "-c", _IDLE],
+            }
+        )
+    return made
+
+
+def _literal(text: str) -> str:
+    """Kubernetes expands ``$(NAME)`` in values, and ``$$`` stands for a dollar."""
+    return text.replace("$", "$$")
+
+
+def _port(port: ContainerPort) -> Json:
+    found: Json = {"containerPort": port.port, "protocol": str(port.protocol)}
+    if port.name:
+        found["name"] = port.name
+    if port.host_port:
+        found["hostPort"] = port.host_port
+    return found
+
+
+def service(item: Service, families: Sequence[int]) -> Json:
+    """A Service, on all families of the cluster; addresses that it has already are left to it."""
+    manifest = to_manifest(replace(item, cluster_ips=()))
+    if len(families) > 1:
+        manifest["spec"]["ipFamilyPolicy"] = "PreferDualStack"
+    if item.cluster_ips and not item.headless:
+        manifest["spec"]["clusterIP"] = item.cluster_ips[0]
+        manifest["spec"]["clusterIPs"] = list(item.cluster_ips)
+    return manifest
+
+
+def label_change(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str | None]:
+    """The merge patch of labels that leads from one to the other."""
+    gone: dict[str, str | None] = {key: None for key in old if key not in new}
+    return gone | {key: value for key, value in new.items() if old.get(key) != value}

@@ -93,11 +93,13 @@ class Engine:
             except OSError:
                 raise self._trouble("has ended") from None
 
-    def wait(self, timeout: float = ACKNOWLEDGE_SECONDS) -> None:
+    def wait(self) -> None:
         """Wait until everything that it was told is in force. Raises LabError."""
-        seq = self._told
+        seq, timeout = self._told, ACKNOWLEDGE_SECONDS
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or self._acknowledged >= seq, timeout)
+            self._changed.wait_for(
+                lambda: self._ended or self._errors or self._acknowledged >= seq, timeout
+            )
             if self._errors:
                 errors, self._errors = self._errors, []
                 raise self._trouble("reports errors: " + "; ".join(errors))

@@ -165,9 +165,11 @@ class NetnsLab:
         """End everything: the kernel takes the namespaces away with their last process."""
         for engine in self.engines.values():
             engine.abandon()
-        self.engines = {}
         if self._holder is not None:
             self._holder.close()
+        for engine in self.engines.values():
+            engine.close()
+        self.engines = {}
         self._holder = self._topology = None
         # What it was told is gone with it: it can be brought up again.
         self._rules.clear()

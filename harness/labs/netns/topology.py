@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -31,21 +30,13 @@ def external_box(name: str) -> str:
     return f"external:{name}"
 
 
-def stream_module() -> str | None:
-    """The file of nginx' stream module, or None where it is built in. LabError without nginx."""
-    try:
-        done = subprocess.run(["nginx", "-V"], capture_output=True, text=True, timeout=10)
-    except OSError as error:
-        raise LabError(
-            f"nginx cannot be started: {error.strerror}", hint="apt-get install nginx-light"
-        ) from None
-    options = done.stderr.split()
-    modules = next(
-        (o.partition("=")[2].strip("'\"") for o in options if "--modules-path=" in o), ""
-    )
+def stream_module(holder: Holder) -> str | None:
+    """The file of nginx' stream module, or None where it is built in."""
+    options = holder.run("", ["nginx", "-V"]).err.split()
     if "--with-stream" in options:
         return None
-    return f"{modules}/ngx_stream_module.so"
+    modules = [o.partition("=")[2].strip("'\"") for o in options if "--modules-path=" in o]
+    return f"{modules[0] if modules else 'modules'}/ngx_stream_module.so"
 
 
 class Topology:
@@ -58,7 +49,7 @@ class Topology:
         self.nodes: dict[str, tuple[int, Node]] = {}
         self.nameservers: tuple[str, ...] = ()
         self._outside = 0
-        self._stream_module = stream_module()
+        self._stream_module = stream_module(holder)
 
     def run(self, box: str, argv: Sequence[str], text: str = "") -> Completed:
         """Run a command that has to succeed."""

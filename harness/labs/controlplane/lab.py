@@ -68,6 +68,7 @@ class EmbeddedClusterLab(ClusterLab):
                 f"no proxy {proxy!r} in mode {proxy_mode!r}: take one of {', '.join(PROXIES)}; "
                 f"kube-proxy's modes are {', '.join(PROXY_MODES)}"
             )
+        super().__init__(None, run=run, ask_ips=True)
         self.run_dir = run_dir
         self.fabric = FABRICS[fabric] if isinstance(fabric, str) else fabric
         self.families = tuple(families)
@@ -83,7 +84,6 @@ class EmbeddedClusterLab(ClusterLab):
         self._forwarders: list[Forwarder] = []
         self._outside: dict[int, ip.Range] = {}
         self.seconds: dict[str, float] = {}
-        super().__init__(None, run=run, ask_ips=True)
 
     # -- parts -------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class EmbeddedClusterLab(ClusterLab):
 
     def _make_nodes(self) -> list[Node]:
         self._holder = Holder(self.run_dir / "lab.log")
-        self.images = Images("nginx", "busybox", stream_module())
+        self.images = Images("nginx", "busybox", stream_module(self._holder))
         self._topology = Topology(self._holder, self.fabric, self.families)
         self._topology.nameservers = self._dns_ips()
         nodes = [

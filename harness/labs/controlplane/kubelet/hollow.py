@@ -167,7 +167,7 @@ class HollowKubelets:
 
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and (error := task.exception()) is not None:
-                self._faults.append(f"{work.__qualname__}: {type(error).__name__}: {error}")
+                self._faults.append(f"{task.get_coro()}: {type(error).__name__}: {error}")
 
         task.add_done_callback(ended)
 

@@ -122,7 +122,7 @@ class Runtime:
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
         self.holder = topology.holder
-        self.stream_module = stream_module()
+        self.stream_module = stream_module(self.holder)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="kubelet-runtime")
         self._sandboxes: Batches[Pod] = Batches(self._make_sandboxes)
         self._removals: Batches[tuple[Pod, tuple[str, ...]]] = Batches(self._remove)

@@ -35,7 +35,7 @@ from harness.scenarios.cells import cells
 from harness.scenarios.check import hold
 from harness.scenarios.features import needs
 from harness.scenarios.presume import presume
-from harness.scenarios.scenario import Checked, Probes, Scenario, Step
+from harness.scenarios.scenario import Checked, Expectation, Probes, Scenario, Step
 from harness.scenarios.tree import ScenarioError
 
 #: Cells for which evidence is taken where many are wrong.
@@ -183,7 +183,7 @@ class Runner:
         record.timeline["applied"] = self.prober.now() - changed
         world = self._resolved()
         decisions = self._expected(world, [probes])
-        hold([e for e in one.expect if self._asks(e.cell)], decisions, where)
+        hold([e for e in one.expect if self._holds_here(e)], decisions, where)
         baseline = self._open.of(world, decisions)
         settled = settle(self.prober, decisions, changed, self.timing, baseline=baseline)
         self._fill(record, world, settled, changed)
@@ -261,6 +261,12 @@ class Runner:
         """Whether this lab asks such cells at all."""
         udp = pattern.protocol is Protocol.TCP or pattern.protocol.lower() in self.lab.features
         return udp and f"ipv{pattern.family}" in self.lab.features
+
+    def _holds_here(self, hand: Expectation) -> bool:
+        """Whether a verdict written by hand has to be the oracle's here: of what this lab asks,
+        but not of what the specification leaves open and this CNI's profile pins."""
+        pinned = self.cni is not None and bool(self.cni.profile)
+        return self._asks(hand.cell) and not (pinned and hand.verdict is Verdict.UNDEFINED)
 
     def _renew(self) -> None:
         """Make the lab anew: nobody knows any more what is in it."""

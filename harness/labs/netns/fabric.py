@@ -231,7 +231,8 @@ def external_batch(index: int, ips: Sequence[str]) -> Lines:
 def root_batch_for_external(index: int, ips: Sequence[str]) -> Lines:
     """The router's side of an outside host."""
     lines = [f"link set outside{index} master {OUTSIDE} up"]
-    return lines + [f"route add {ip.host(address)} dev {OUTSIDE}" for address in ips]
+    # The device is shared, so the routes of a host of the same address before may still be there.
+    return lines + [f"route replace {ip.host(address)} dev {OUTSIDE}" for address in ips]
 
 
 def root_sysctls(families: Sequence[int]) -> list[tuple[str, str]]:

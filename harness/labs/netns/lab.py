@@ -188,10 +188,8 @@ class NetnsLab:
         log = self.run_dir / f"engine-{node}.log"
         engine = self.engines[node] = Engine(self.holder, node, filled, log, self._engine_env)
         if self._protocol:
-            self._seq += 1
-            seq = self._seq
-            lines = [_event(seq, "ADDED", self._manifest(thing)) for thing in _objects(self.world)]
-            engine.send(b"".join([*lines, _event(seq, "SYNCED", None)]), seq)
+            known = [("ADDED", thing) for thing in _objects(self.world)]
+            engine.send(self.written_down([*known, ("SYNCED", None)]), self._seq)
         return engine
 
     def _manifest(self, thing: Any) -> dict[str, Any]:
@@ -207,7 +205,10 @@ class NetnsLab:
         lines = []
         for kind, thing in events:
             self._seq += 1
-            lines.append(_event(self._seq, kind, self._manifest(thing)))
+            event = {"seq": self._seq, "type": kind}
+            if thing is not None:
+                event["object"] = self._manifest(thing)
+            lines.append(json.dumps(event, separators=(",", ":")).encode() + b"\n")
         return b"".join(lines)
 
     def tell(self, data: bytes) -> None:
@@ -459,11 +460,6 @@ def _events(action: Action, before: World, after: World) -> Iterator[tuple[str, 
 def _objects(world: World) -> Iterator[Any]:
     for home in _LISTED:
         yield from getattr(world, home).values()
-
-
-def _event(seq: int, kind: str, manifest: dict[str, Any] | None) -> bytes:
-    event = {"seq": seq, "type": kind, **({"object": manifest} if manifest else {})}
-    return json.dumps(event, separators=(",", ":")).encode() + b"\n"
 
 
 def _box(endpoint: Endpoint) -> str:

@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from harness import __version__
 from harness.report import plots, words
+from harness.report.document import Document, to_html
 from harness.report.pageview import GROUPS, PageView
 from harness.report.scenarioview import TOLD, quoted
 from harness.report.shape import RunRecord
@@ -49,7 +50,6 @@ def render(record: RunRecord) -> str:
         else:
             place[number] = divmod(len(packed), CHUNK)
             packed.append(html)
-    policy, style, script = _assets("report.js")
     return environment.get_template("report.html.j2").render(
         page=page,
         inline=inline,
@@ -59,9 +59,25 @@ def render(record: RunRecord) -> str:
             {css: page.latencies[name] for name, css in (("allow", "al"), ("deny", "dn"))},
             "Share of cells that were enforced within a time, for allow and for deny",
         ),
-        policy=policy,
-        style=style,
-        script=script,
+        policy=content_security_policy(),
+        style=Markup(_style()),  # noqa: S704  # our own file
+        script=Markup(_script()),  # noqa: S704  # likewise
+    )
+
+
+def render_document(document: Document, kicker: str = "NetworkPolicy conformance") -> str:
+    """A comparison or another small document as one HTML file, without any script."""
+    policy, style = _policy(_style()), _style()
+    return (
+        _environment()
+        .get_template("document.html.j2")
+        .render(
+            title=document.title,
+            kicker=kicker,
+            body=to_html(document),
+            policy=policy,
+            style=Markup(style),  # noqa: S704  # our own file
+        )
     )
 
 
@@ -73,7 +89,7 @@ def write(record: RunRecord, path: Path) -> Path:
 
 def content_security_policy() -> str:
     """The policy that the report needs where a server sets one: no network, by hash alone."""
-    return _assets("report.js")[0]
+    return _policy(_style(), _script())
 
 
 def _chunks(packed: list[str]) -> Iterator[str]:
@@ -83,21 +99,30 @@ def _chunks(packed: list[str]) -> Iterator[str]:
 
 
 @cache
-def _assets(script_name: str) -> tuple[str, Markup, Markup]:
-    """Policy, style and script; the policy names the other two by their hash."""
-    assets = files("harness.report") / "assets"
-    style = (assets / "report.css").read_text(encoding="utf-8")
-    script = (assets / script_name).read_text(encoding="utf-8")
-    policy = "; ".join(
+def _style() -> str:
+    return _asset("report.css")
+
+
+@cache
+def _script() -> str:
+    return _asset("report.js")
+
+
+def _asset(name: str) -> str:
+    return (files("harness.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str = "") -> str:
+    """The content security policy: nothing from elsewhere, style and script by their hash."""
+    return "; ".join(
         [
             "default-src 'none'",
-            f"script-src {_hash(script)}",
+            *([f"script-src {_hash(script)}"] if script else []),
             f"style-src {_hash(style)}",
             "base-uri 'none'",
             "form-action 'none'",
         ]
     )
-    return policy, Markup(style), Markup(script)  # noqa: S704  # our own files
 
 
 def _hash(text: str) -> str:

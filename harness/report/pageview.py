@@ -63,7 +63,7 @@ class FeatureRow:
 
     @property
     def worst(self) -> str:
-        return summary.worst(self.counts, OUTCOMES)
+        return summary.worst_run(self.counts)
 
     @property
     def bars(self) -> list[tuple[str, float, float]]:

@@ -13,11 +13,15 @@ from harness.report.shape import CellRecord, StepRecord
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """``css`` is a class name, ``word`` what is read aloud, ``text`` one line of explanation."""
+    """``css`` is a class name, ``word`` what is read aloud, ``text`` one line of explanation.
+
+    ``glyph`` is what plain text shows; in HTML the style sheet has it.
+    """
 
     css: str
     word: str
     text: str
+    glyph: str = ""
 
 
 #: Cells by finding. Those that agree are told apart by what was expected.
@@ -34,12 +38,12 @@ DENY = Sign("dn", "deny", "as expected: denied")
 STRANGE = Sign("st", "?", "a finding that this version does not know")
 
 OUTCOME_SIGNS = {
-    "passed": Sign("passed", "passed", ""),
-    "failed": Sign("failed", "failed", "something was not as specified"),
-    "error": Sign("error", "error", "could not be measured"),
-    "skipped": Sign("skipped", "skipped", "cannot be tested here"),
-    "xfailed": Sign("xfailed", "known", "failed as it is known to"),
-    "xpassed": Sign("xpassed", "mended", "passed although known to fail"),
+    "passed": Sign("passed", "passed", "", "✓"),
+    "failed": Sign("failed", "failed", "something was not as specified", "✗"),
+    "error": Sign("error", "error", "could not be measured", "?"),
+    "skipped": Sign("skipped", "skipped", "cannot be tested here", "-"),
+    "xfailed": Sign("xfailed", "known", "failed as it is known to", "≠"),
+    "xpassed": Sign("xpassed", "mended", "passed although known to fail", "↑"),
 }
 
 VIAS = {

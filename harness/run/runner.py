@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -22,7 +22,7 @@ from harness.model.flow import (
 )
 from harness.model.manifest import to_yaml
 from harness.model.oracle import expected
-from harness.model.policy import NetworkPolicy, Protocol
+from harness.model.policy import NetworkPolicy
 from harness.model.transition import ActionError, step
 from harness.model.world import Pod, World
 from harness.probes.prober import Listening, Prober
@@ -31,7 +31,7 @@ from harness.report.record import ScenarioRecord, StepRecord
 from harness.run.baseline import Baseline
 from harness.run.reset import changes, without_policies
 from harness.run.words import WRONG, action_text, namespaces_of, pods_of, tally
-from harness.scenarios.cells import cells
+from harness.scenarios.cells import cells, possible
 from harness.scenarios.check import hold
 from harness.scenarios.features import needs
 from harness.scenarios.presume import presume
@@ -96,7 +96,12 @@ class Runner:
         self.evidence = evidence
         self.progress = progress or (lambda _: None)
         self.prober = Prober(lab, listening)
-        self._world = World()  # as asked for, without what the lab fills in
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing is known yet of the lab, which has just come up."""
+        self._given = self.lab.resolve(World()).externals  # outside hosts are there from the start
+        self._world = World(externals=self._given)  # as asked for, without what the lab fills in
         self._open = Baseline()
         self._before: dict[Cell, Verdict] = {}  # what was expected until now
         self._broken = ""
@@ -145,7 +150,8 @@ class Runner:
     def _run(self, scenario: Scenario, record: ScenarioRecord) -> None:
         if self._broken:
             self._renew()
-        bare = without_policies(scenario.world)
+        whole = scenario.world.with_(externals={**self._given, **scenario.world.externals})
+        bare = without_policies(whole)
         changed = self._apply(changes(self._world, bare))
         all_probes = [one.probes or scenario.probes for one in scenario.steps]
         before = self._look_open("before any policy", all_probes, changed)
@@ -155,7 +161,7 @@ class Runner:
             self._broken = record.message
             return
         # The policies that the scenario's world begins with come with the first step.
-        actions = changes(bare, scenario.world)
+        actions = changes(bare, whole)
         for number, (one, probes) in enumerate(zip(scenario.steps, all_probes, strict=True), 1):
             self.progress(f"{scenario.id}: {number}/{len(scenario.steps)} {one.title}")
             actions += one.actions
@@ -238,6 +244,9 @@ class Runner:
         for key, pod in self._world.pods.items():
             if world.pods.get(key) is not pod and not _relabelled(pod, world.pods.get(key)):
                 self.prober.forget(Endpoint(EndpointKind.POD, *key))
+        for name, external in self._world.externals.items():
+            if world.externals.get(name) is not external:
+                self.prober.forget(Endpoint(EndpointKind.EXTERNAL, "", name))
         if not actions:
             return self.prober.now()
         changed = self.lab.apply(actions)
@@ -257,26 +266,22 @@ class Runner:
         )
         return expected(world, asked, self.cni.profile if self.cni else {})
 
-    def _asks(self, pattern: Cell) -> bool:
-        """Whether this lab asks such cells at all."""
-        udp = pattern.protocol is Protocol.TCP or pattern.protocol.lower() in self.lab.features
-        return udp and f"ipv{pattern.family}" in self.lab.features
-
-    def _holds_here(self, hand: Expectation) -> bool:
-        """Whether a verdict written by hand has to be the oracle's here: of what this lab asks,
-        but not of what the specification leaves open and this CNI's profile pins."""
-        pinned = self.cni is not None and bool(self.cni.profile)
-        return self._asks(hand.cell) and not (pinned and hand.verdict is Verdict.UNDEFINED)
+    def _hold(
+        self, one: Step, world: World, decisions: Mapping[Cell, Decision], where: str
+    ) -> None:
+        """Verdicts by hand are about the specification, whatever a CNI's profile says."""
+        by_hand = [e for e in one.expect if possible(e.cell, self.lab.features)]
+        if by_hand and self.cni and self.cni.profile:
+            decisions = expected(world, decisions)
+        hold(by_hand, decisions, where)
 
     def _renew(self) -> None:
         """Make the lab anew: nobody knows any more what is in it."""
         self.progress(f"the lab is made anew: {self._broken}")
         self.prober.close()
         self.lab.down()
-        self._world = World()
-        self._open = Baseline()
         self.lab.up()
-        self._broken = ""
+        self._begin()
 
     # -- the record ----------------------------------------------------------------------------
 

@@ -101,14 +101,24 @@ def cells(world: World, probes: Probes, features: frozenset[str]) -> list[Cell]:
                 if source != target and _can_ask(world, cell):
                     made[cell] = None
     for cell in probes.extra:
-        if (
-            f"ipv{cell.family}" in features
-            and (cell.protocol is Protocol.TCP or cell.protocol.lower() in features)
-            and (cell.via is not Via.SERVICE_NAME or "dns" in features)
-        ):
+        if possible(cell, features):
             for one in _named(world, cell, features):
                 made[one] = None
     return list(made)
+
+
+def possible(cell: Cell, features: frozenset[str]) -> bool:
+    """Whether a lab with these features can ask such cells at all."""
+    return (
+        f"ipv{cell.family}" in features
+        and (cell.protocol is Protocol.TCP or cell.protocol.lower() in features)
+        and (cell.via is not Via.SERVICE_NAME or "dns" in features)
+        and (cell.source.kind is not EndpointKind.NODE or "node-client" in features)
+        and (
+            "external" in features
+            or EndpointKind.EXTERNAL not in (cell.source.kind, cell.target.kind)
+        )
+    )
 
 
 def _named(world: World, pattern: Cell, features: frozenset[str]) -> Iterator[Cell]:

@@ -20,7 +20,7 @@ from harness.model.oracle import decide
 from harness.model.policy import Protocol
 from harness.model.transition import step
 from harness.model.world import World
-from harness.scenarios.presume import presume
+from harness.scenarios.presume import OUTSIDE, presume
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class FakeLab:
 
     def up(self) -> None:
         self.ups += 1
-        self.history = [(0.0, World())]
+        self.history = [(0.0, World(externals={OUTSIDE.name: OUTSIDE}))]
 
     def down(self) -> None:
         pass
@@ -178,7 +178,7 @@ class FakeLab:
         return started
 
     def resolve(self, world: World) -> World:
-        return presume(world)
+        return presume(world.with_(externals={**self.world.externals, **world.externals}))
 
     def evidence(self, world: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
         return (Evidence("rules", "worker", "iptables-save", f"{len(cells)} cells"),)

@@ -13,10 +13,11 @@ from harness.labs.base import LabError
 from harness.model.actions import Apply, Delete, Finish, Relabel
 from harness.model.flow import Cell, Endpoint, Finding, Verdict, Via
 from harness.model.policy import LabelSelector, NetworkPolicy, Peer, Rule
-from harness.model.world import Namespace, Pod
+from harness.model.world import External, Namespace, Pod, World
 from harness.run.reset import changes, without_policies
 from harness.run.runner import Looked, Runner
 from harness.scenarios import worlds
+from harness.scenarios.cells import parse_cell
 from harness.scenarios.scenario import Checked, Expectation, Probes, Scenario, Step
 
 DENY = NetworkPolicy("x", "deny")
@@ -180,6 +181,27 @@ def test_a_profile_settles_what_is_left_open() -> None:
     assert findings(runner(FakeLab()).run(asks)) == [["undefined"]]
     pinned = Cni("sure", "Sure", "routed", ("netns",), True, profile={"hairpin": "allow"})
     assert findings(runner(FakeLab(), cni=pinned).run(asks)) == [["agrees"]]
+
+
+def test_expectations_by_hand_are_of_the_specification_and_not_of_a_profile() -> None:
+    text = "x/a -> svc:x/s-x-a:80"
+    hairpin = parse_cell(text)
+    by_hand = (Expectation(hairpin, Verdict.UNDEFINED),)
+    asks = scenario(Step("open", probes=Probes(vias=(), extra=(hairpin,)), expect=by_hand))
+    pinned = Cni("sure", "Sure", "routed", ("netns",), True, profile={"hairpin": "allow"})
+    assert runner(FakeLab(), cni=pinned).run(asks).outcome == "passed"
+
+
+def test_the_outside_host_of_the_lab_comes_back() -> None:
+    lab = FakeLab()
+    run = runner(lab)
+    own = lab.resolve(World()).externals["outside"]
+    other = External("outside", ("203.0.113.99",))
+    world = worlds.world("pair").with_(externals={"outside": other})
+    run.run(replace(scenario(Step("open")), world=world))
+    assert lab.world.externals["outside"] == other
+    run.run(scenario(Step("open")))
+    assert lab.world.externals["outside"] == own
 
 
 def test_an_expectation_by_hand_that_the_oracle_does_not_share_is_an_error() -> None:

@@ -35,7 +35,7 @@ from harness.scenarios.cells import cells, possible
 from harness.scenarios.check import hold
 from harness.scenarios.features import needs
 from harness.scenarios.presume import presume
-from harness.scenarios.scenario import Checked, Expectation, Probes, Scenario, Step
+from harness.scenarios.scenario import Checked, Probes, Scenario, Step
 from harness.scenarios.tree import ScenarioError
 
 #: Cells for which evidence is taken where many are wrong.
@@ -189,7 +189,7 @@ class Runner:
         record.timeline["applied"] = self.prober.now() - changed
         world = self._resolved()
         decisions = self._expected(world, [probes])
-        hold([e for e in one.expect if self._holds_here(e)], decisions, where)
+        self._hold(one, world, decisions, where)
         baseline = self._open.of(world, decisions)
         settled = settle(self.prober, decisions, changed, self.timing, baseline=baseline)
         self._fill(record, world, settled, changed)

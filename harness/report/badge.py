@@ -7,8 +7,8 @@ from importlib.resources import files
 from jinja2 import Template
 
 from harness.report import summary
-from harness.report.document import clean
 from harness.report.shape import RunRecord
+from harness.report.words import clean
 
 COLOURS = {"passed": "#23705d", "failed": "#b8132b", "error": "#7350ad", "empty": "#5d6673"}
 # Verdana at 11 px, on average; the text is stretched to fit, so that no font overflows.

@@ -71,4 +71,3 @@ def _features(page: PageView, out: Document) -> None:
     if rows:
         head = ("Group", "Feature", "Passed", "Wrong cells")
         out.add(Heading("Features"), Table(head, tuple(rows)))
-

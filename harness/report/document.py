@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-from harness.report.words import FINDING_SIGNS, OUTCOME_SIGNS
+from harness.report.words import FINDING_SIGNS, OUTCOME_SIGNS, clean
 
-COLUMNS = 100  # of plain text; tables take what they need
+COLUMNS = 100  # of plain text; tables take what they need, but no cell more than CELL
+CELL = 72
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def _wrapped(text: str, first: str = "", later: str = "") -> list[str]:
 
 def _text_table(table: Table) -> list[str]:
     rows = [[clean(h) for h in table.head]]
-    rows += [[_plain(cell) for cell in row] for row in table.rows]
+    rows += [[_cut(_plain(cell)) for cell in row] for row in table.rows]
     widths = [max(_width(row[n]) for row in rows) for n in range(len(table.head))]
     out = []
     for number, row in enumerate(rows):
@@ -122,6 +123,10 @@ def _text_table(table: Table) -> list[str]:
     return out
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= CELL else text[: CELL - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
 def _plain(item: str | Sign | tuple[Sign, str]) -> str:
     if isinstance(item, Sign):
         return f"{_glyph(item)}{clean(item.text)}"
@@ -133,14 +138,6 @@ def _plain(item: str | Sign | tuple[Sign, str]) -> str:
 def _glyph(sign: Sign) -> str:
     known = OUTCOME_SIGNS.get(sign.kind)
     return f"{known.glyph} " if known else ""
-
-
-def clean(text: str) -> str:
-    """One line in which nothing moves a cursor or turns the direction of writing."""
-    return "".join(
-        c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else repr(c)[1:-1]
-        for c in text.replace("\n", " ")
-    )
 
 
 def _width(text: str) -> int:
@@ -260,7 +257,6 @@ __all__ = [
     "Picture",
     "Sign",
     "Table",
-    "clean",
     "to_html",
     "to_markdown",
     "to_text",

@@ -18,6 +18,7 @@ from typing import Any
 from harness.report.codec import Json, decode_scenario, encode_scenario
 from harness.report.schema import complaint
 from harness.report.shape import SCHEMA, RunRecord, ScenarioRecord
+from harness.report.words import clean
 
 FAMILY = "netpol-record/"
 VERSION = int(SCHEMA.removeprefix(FAMILY))
@@ -41,7 +42,7 @@ class RecordError(Exception):
         text = f"{self.path}: {self.message}"
         if self.known:
             told = [str(self.known[k]) for k in ("cni", "lab", "started") if self.known.get(k)]
-            text += f" (a run of {', '.join(told)})" if told else ""
+            text += f" (a run of {clean(', '.join(told))})" if told else ""
         return f"{text}\n  hint: {self.hint}" if self.hint else text
 
 

@@ -44,8 +44,8 @@ def render(record: RunRecord) -> str:
     room = INLINE
     for number, view in enumerate(page):
         html = body.render(s=view)
-        room -= len(html) if view.bad else 0
-        if view.bad and room >= 0:
+        if view.bad and len(html) <= room:
+            room -= len(html)
             inline[number] = Markup(html)  # noqa: S704  # rendered with escaping
         else:
             place[number] = divmod(len(packed), CHUNK)

@@ -5,6 +5,7 @@ The classes are those of ``assets/report.css``.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,3 +90,11 @@ def deciding(step: StepRecord, cell: CellRecord) -> list[dict[str, Any]]:
         return []
     grounds = step.reasons[cell.because].get("because", ())
     return [g for g in grounds if g.get("verdict") == cell.expected] or list(grounds)
+
+
+def clean(text: str) -> str:
+    """One line in which nothing moves a cursor or turns the direction of writing."""
+    return "".join(
+        c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else repr(c)[1:-1]
+        for c in text.replace("\n", " ")
+    )

@@ -43,6 +43,8 @@ COMMANDS: dict[str, Command] = {
     ),
     "lint": Command("harness.desk.lint", "what is wrong, or likely wrong, with policies"),
     "diff": Command("harness.desk.diff", "what opens and what closes between two sets of policies"),
+    "report": Command("harness.report.cli", "draw a report from a run's record"),
+    "compare": Command("harness.report.cli", "hold runs against each other"),
     "enforcer": Command("harness.enforcer.cli", "the in-house NetworkPolicy controller"),
     "doctor": Command("harness.doctor", "what this machine can do, and what mends the rest"),
 }
@@ -90,10 +92,11 @@ def build_parser(wanted: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"netpol {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    modules = {COMMANDS[name].module for name in wanted}
     for name, command in COMMANDS.items():
         if name in commands.choices:
-            continue  # its module came with a sibling's
-        if name in wanted:
+            continue  # it came with a sibling out of the same module
+        if command.module in modules:
             importlib.import_module(command.module).add_parser(commands)
         else:
             commands.add_parser(name, help=command.help, add_help=False)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import opened
 from playwright.sync_api import Browser
+
+from tests.browser.conftest import opened
 
 OPTIONS = {
     "resultTypes": ["violations"],

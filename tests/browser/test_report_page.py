@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import opened
 from made_records import HOSTILE
 from playwright.sync_api import Browser, Page, expect
 
@@ -14,6 +13,7 @@ from harness.report.record import RunRecord, ScenarioRecord
 from harness.report.scenarioview import anchor
 from harness.report.summary import BAD_OUTCOMES, by_outcome, verdict
 from harness.report.words import cell_key
+from tests.browser.conftest import opened
 
 ALL = ("green", "red", "none", "kind", "hostile")
 DEMO = "suites/test_demo.py::test_demo"

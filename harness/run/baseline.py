@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.model.flow import Cell, EndpointKind
+from harness.model.flow import Cell, Endpoint, EndpointKind
 from harness.model.world import Pod, World
 from harness.probes.address import listeners
 
@@ -34,6 +34,10 @@ class Baseline:
     def denied(self, cells: Iterable[Cell]) -> None:
         """These are denied by policies now."""
         self._doubt.update(cells)
+
+    def gone(self, endpoint: Endpoint) -> None:
+        """Who has this name next is somebody else."""
+        self._doubt.update(c for c in self._open if endpoint in (c.source, c.target))
 
     def missing(self, world: World, cells: Iterable[Cell]) -> list[Cell]:
         """Those that have to be looked at before any policy."""

@@ -243,15 +243,19 @@ class Runner:
             world = step(world, action)
         for key, pod in self._world.pods.items():
             if world.pods.get(key) is not pod and not _relabelled(pod, world.pods.get(key)):
-                self.prober.forget(Endpoint(EndpointKind.POD, *key))
+                self._forget(Endpoint(EndpointKind.POD, *key))
         for name, external in self._world.externals.items():
             if world.externals.get(name) is not external:
-                self.prober.forget(Endpoint(EndpointKind.EXTERNAL, "", name))
+                self._forget(Endpoint(EndpointKind.EXTERNAL, "", name))
         if not actions:
             return self.prober.now()
         changed = self.lab.apply(actions)
         self._world = world
         return changed
+
+    def _forget(self, endpoint: Endpoint) -> None:
+        self.prober.forget(endpoint)
+        self._open.gone(endpoint)
 
     def _resolved(self) -> World:
         world = self.lab.resolve(self._world)

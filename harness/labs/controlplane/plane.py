@@ -29,7 +29,7 @@ from harness.model.world import Node
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _LOG_LINES = 15

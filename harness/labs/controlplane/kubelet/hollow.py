@@ -24,7 +24,10 @@ from harness.labs.netns.client import Process
 from harness.labs.netns.topology import Topology
 from harness.model.world import Node
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
+_SHUTDOWN_SECONDS = 1.0
+_LINGER_SECONDS = 0.05
+"""Until transports that are being closed are closed: asyncio has no call that waits for TLS."""
 CONTROL_PLANE_TAINT = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
 
 
@@ -177,7 +180,9 @@ class HollowKubelets:
     async def _listen(self, node: HollowNode) -> None:
         pair = self.plane.authority.issue(node.name, names=[node.name], addresses=node.ips)
         context = streams.tls(self.plane.authority.certificate, pair)
-        runner = web.AppRunner(streams.application(node), access_log=None)
+        runner = web.AppRunner(
+            streams.application(node), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
+        )
         await runner.setup()
         self._runners.append(runner)
         for listening in node.listener():
@@ -194,3 +199,4 @@ class HollowKubelets:
         for client in (self._admin, *(one.client for one in self.nodes.values())):
             if client is not None:
                 await client.close()
+        await asyncio.sleep(_LINGER_SECONDS)

@@ -40,16 +40,29 @@ class _Pool:
 
     def __init__(self) -> None:
         self.values: list[Any] = []
-        self._index: dict[tuple[type, str], int] = {}
+        self._texts: dict[str, int] = {}
+        self._objects: dict[Any, int] = {}
 
     def index(self, value: Any) -> int:
-        text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-        key = (type(value), text)
-        found = self._index.get(key)
+        if isinstance(value, str):
+            known, key = self._texts, value
+        else:
+            known, key = self._objects, _key(value)
+        found = known.get(key)
         if found is None:
-            found = self._index[key] = len(self.values)
+            found = known[key] = len(self.values)
             self.values.append(value)
         return found
+
+
+def _key(value: Json) -> Any:
+    """Something that can be hashed and tells objects apart."""
+    key = tuple(value.items())
+    try:
+        hash(key)
+    except TypeError:
+        return json.dumps(value, sort_keys=True)
+    return key
 
 
 def encode_scenario(scenario: ScenarioRecord) -> Json:

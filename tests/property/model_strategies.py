@@ -39,13 +39,19 @@ from harness.model.world import (
     World,
 )
 
-NAMESPACES = ("x", "y", "z")
+NAMESPACES = ("x", "y")
 NAMES = ("a", "b", "c")
 NODES = ("n1", "n2")
-KEYS = ("app", "tier", "example.com/role")
-VALUES = ("", "web", "db")
+KEYS = ("app", "example.com/tier")
+VALUES = ("web", "db", "")
 PORTS = (80, 81, 443)
 PORT_NAMES = ("http", "web", "dns")
+
+
+def mostly(usual: object, unusual: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    """The usual in four of five cases, so that worlds are odd in some places and not in all."""
+    return st.integers(0, 4).flatmap(lambda n: st.just(usual) if n else unusual)
+
 
 labels = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES), max_size=2)
 
@@ -59,10 +65,15 @@ def requirements(draw: st.DrawFn) -> Requirement:
     return Requirement(draw(st.sampled_from(KEYS)), operator, values)
 
 
-selectors = st.builds(
-    LabelSelector,
-    labels.map(lambda d: tuple(sorted(d.items()))),
-    st.lists(requirements(), max_size=1).map(tuple),
+selectors = st.one_of(
+    st.just(LabelSelector()),
+    st.sampled_from(VALUES[:2]).map(lambda value: LabelSelector((("app", value),))),
+    requirements().map(lambda item: LabelSelector((), (item,))),
+    st.builds(
+        LabelSelector,
+        labels.map(lambda d: tuple(sorted(d.items()))),
+        st.lists(requirements(), max_size=1).map(tuple),
+    ),
 )
 namespace_selectors = st.one_of(
     selectors,
@@ -93,7 +104,7 @@ peers = st.one_of(
 
 @st.composite
 def policy_ports(draw: st.DrawFn) -> PolicyPort:
-    protocol = draw(st.sampled_from(Protocol))
+    protocol = draw(mostly(Protocol.TCP, st.sampled_from(Protocol)))
     port = draw(st.one_of(st.none(), st.sampled_from(PORTS), st.sampled_from(PORT_NAMES)))
     end = None
     if isinstance(port, int) and draw(st.booleans()):
@@ -125,7 +136,7 @@ def policies(
 container_ports = st.builds(
     ContainerPort,
     st.sampled_from(PORTS),
-    st.sampled_from(Protocol),
+    mostly(Protocol.TCP, st.sampled_from(Protocol)),
     st.one_of(st.none(), st.sampled_from(PORT_NAMES)),
     st.sampled_from(("server", "sidecar")),
 )
@@ -148,21 +159,28 @@ def ports_of_pod(draw: st.DrawFn) -> tuple[ContainerPort, ...]:
 
 @st.composite
 def pods(
-    draw: st.DrawFn, *, number: int = 1, host_network: bool = True, ordinary: bool = False
+    draw: st.DrawFn,
+    *,
+    number: int = 1,
+    host_network: bool = True,
+    ordinary: bool = False,
+    unknown_addresses: bool = True,
 ) -> Pod:
-    """``number`` gives the pod its addresses. ``ordinary``: running, known and on pod network."""
+    """``number`` gives the pod its addresses. ``ordinary``: running, known and on pod network.
+    ``unknown_addresses``: it may run and have none, as pods in files do."""
     ips = (f"10.0.0.{number}", f"fd00::{number}")
+    odd = (ips[:1], ()) if unknown_addresses else (ips[:1],)
     return Pod(
         draw(st.sampled_from(NAMESPACES)),
         f"{draw(st.sampled_from(NAMES))}-{number}",
         draw(labels),
         draw(st.sampled_from(NODES)),
-        ips if ordinary else draw(st.sampled_from((ips, ips[:1], ()))),
+        ips if ordinary else draw(mostly(ips, st.sampled_from(odd))),
         draw(ports_of_pod()),
-        not ordinary and host_network and draw(st.integers(0, 5)) == 0,
-        Phase.RUNNING if ordinary else draw(st.sampled_from(Phase)),
-        True if ordinary else draw(st.booleans()),
-        False if ordinary else draw(st.integers(0, 9)) == 0,
+        not ordinary and host_network and draw(mostly(False, st.booleans())),
+        Phase.RUNNING if ordinary else draw(mostly(Phase.RUNNING, st.sampled_from(Phase))),
+        True if ordinary else draw(mostly(True, st.booleans())),
+        False if ordinary else draw(mostly(False, st.booleans())),
         draw(st.sampled_from(Workload)),
         draw(st.one_of(st.none(), st.just("<p>hello</p>\n"))),
         draw(st.sampled_from(("", "0f0e"))),
@@ -173,13 +191,13 @@ services = st.builds(
     Service,
     st.sampled_from(NAMESPACES),
     st.sampled_from(("svc", "other")),
-    labels,
+    st.sampled_from(({"app": "web"}, {"app": "db"}, {})),
     st.lists(
         st.builds(
             ServicePort,
             st.sampled_from((80, 8080)),
             st.one_of(st.sampled_from(PORTS), st.sampled_from(PORT_NAMES)),
-            st.sampled_from(Protocol),
+            mostly(Protocol.TCP, st.sampled_from(Protocol)),
             st.one_of(st.none(), st.just("main")),
             st.one_of(st.none(), st.just(30080)),
         ),
@@ -202,7 +220,10 @@ nodes = st.builds(
 
 # -- ClusterNetworkPolicy --------------------------------------------------------------------------
 
-subjects = st.builds(Subject, namespace_selectors, st.one_of(st.none(), selectors))
+subjects = st.one_of(
+    st.just(Subject(LabelSelector())),
+    st.builds(Subject, namespace_selectors, st.one_of(st.none(), selectors)),
+)
 pods_peers = st.builds(Subject, namespace_selectors, selectors)
 ingress_peers = st.one_of(
     st.builds(ClusterPeer, namespace_selectors), st.builds(ClusterPeer, st.none(), pods_peers)
@@ -230,7 +251,7 @@ def cluster_rules(
         ClusterRule,
         st.sampled_from(RuleAction),
         st.lists(peer, min_size=1, max_size=2).map(tuple),
-        st.lists(port, max_size=2).map(tuple),
+        mostly((), st.lists(port, max_size=2).map(tuple)),
         st.sampled_from(("", "a rule")),
     )
 
@@ -262,10 +283,16 @@ def worlds(
     ordinary: bool = False,
     max_policies: int = 4,
     with_cluster_policies: bool = False,
+    unknown_addresses: bool = False,
 ) -> World:
-    some = [draw(pods(number=i, ordinary=ordinary)) for i in range(1, WORLD_SIZE + 1)]
-    found = draw(st.lists(policies(), max_size=max_policies))
-    cluster = draw(st.lists(cluster_policies, max_size=3)) if with_cluster_policies else []
+    some = [
+        draw(pods(number=i, ordinary=ordinary, unknown_addresses=unknown_addresses))
+        for i in range(1, WORLD_SIZE + 1)
+    ]
+    found = draw(st.lists(policies(), min_size=min(2, max_policies), max_size=max_policies))
+    cluster = []
+    if with_cluster_policies and draw(st.booleans()):
+        cluster = draw(st.lists(cluster_policies, min_size=1, max_size=3))
     return World(
         namespaces={name: Namespace(name, draw(labels)) for name in NAMESPACES},
         pods={pod.key: pod for pod in some},

@@ -16,7 +16,7 @@ from harness.model.profile import READINGS, REASONS
 from harness.model.world import World
 from tests.property.model_strategies import cells_of, rules, worlds
 
-any_world = worlds(with_cluster_policies=True)
+any_world = worlds(with_cluster_policies=True, unknown_addresses=True)
 profiles = st.fixed_dictionaries(
     {}, optional={reason: st.sampled_from(readings) for reason, readings in READINGS.items()}
 )

@@ -17,7 +17,7 @@ export PYTHON
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
 
 .PHONY: conformance
 conformance: setup-run ## the suites against CNI on the embedded lab, with a report
@@ -30,6 +30,26 @@ test: setup-dev api-binaries ## the project's own tests
 .PHONY: test-fast
 test-fast: setup-dev ## those that need no lab
 	$(BIN)/pytest -n auto tests/unit tests/property tests/golden $(ARGS)
+
+.PHONY: mutants
+mutants: setup-dev ## the suites against every known bug, seeded into the in-house enforcer
+	$(BIN)/python -m tests.mutants $(ARGS)
+
+.PHONY: bench
+bench: setup-dev ## benchmarks, one at a time
+	$(BIN)/pytest tests/benchmarks -s $(ARGS)
+
+.PHONY: kind
+kind: setup-run ## the suites against CNI on a kind cluster (Docker, Podman or nerdctl)
+	$(BIN)/pytest suites/ --cni $(CNI) --lab kind -n auto $(ARGS)
+
+.PHONY: compare
+compare: setup-run ## runs side by side: make compare RECORDS='reports/A reports/B'
+	$(BIN)/netpol compare $(RECORDS) $(ARGS)
+
+.PHONY: docs
+docs: setup-dev ## the documentation site into build/docs, every warning an error
+	$(BIN)/sphinx-build -W --keep-going -n -q docs build/docs
 
 .PHONY: lint
 lint: setup-dev ## style of Python and shell

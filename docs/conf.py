@@ -1,13 +1,18 @@
 """The documentation site: `make docs`, strict (every warning is an error)."""
 
+import sys
+from pathlib import Path
+
 from harness import __version__
+
+sys.path.insert(0, str(Path(__file__).parent / "ext"))
 
 project = "netpol"
 author = "the netpol maintainers"
 project_copyright = author
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinxarg.ext"]
+extensions = ["myst_parser", "netpol_docs", "sphinxarg.ext"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 nitpicky = True
@@ -19,6 +24,3 @@ html_title = f"netpol {version}"
 html_static_path = ["_static"]
 html_show_sphinx = False
 html_copy_source = False
-
-autodoc_member_order = "bysource"
-autodoc_typehints = "none"

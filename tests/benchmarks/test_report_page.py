@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from chromium import browser, opened
-from made_records import make
 from playwright.sync_api import Browser
 
 from harness.report import html
 from harness.report.record import RecordWriter, RunRecord, read
+from tests.fixtures.chromium import browser, opened
+from tests.fixtures.made_records import make
 
 __all__ = ["browser"]
 

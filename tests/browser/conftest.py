@@ -8,12 +8,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import made_records
 import pytest
-from chromium import browser
 
 from harness.report import html
 from harness.report.record import RunRecord
+from tests.fixtures import made_records
+from tests.fixtures.chromium import browser
 
 __all__ = ["browser"]
 

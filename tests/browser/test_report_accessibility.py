@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
-from tests.browser.conftest import opened
+from tests.fixtures.chromium import opened
 
 OPTIONS = {
     "resultTypes": ["violations"],

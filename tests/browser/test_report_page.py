@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
-from made_records import HOSTILE
 from playwright.sync_api import Browser, Page, expect
 
 from harness.report.record import RunRecord, ScenarioRecord
 from harness.report.scenarioview import anchor
 from harness.report.summary import BAD_OUTCOMES, by_outcome, verdict
 from harness.report.words import cell_key
-from tests.browser.conftest import opened
+from tests.fixtures.chromium import opened
+from tests.fixtures.made_records import HOSTILE
 
 ALL = ("green", "red", "none", "kind", "hostile")
 DEMO = "suites/test_demo.py::test_demo"

@@ -10,12 +10,12 @@ import os
 from pathlib import Path
 
 import pytest
-from made_records import hostile, make
 
 from harness import __version__
 from harness.report import badge, baseline, brief, changes, compare, conformance, ctrf, files
 from harness.report.document import to_markdown, to_text
 from harness.report.record import RecordError, loads
+from tests.fixtures.made_records import hostile, make
 
 FOLDER = Path(__file__).parent / "report"
 

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from made_records import make
 
 from harness.report import cli
 from harness.report.record import RecordError, RecordWriter
+from tests.fixtures.made_records import make
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from made_records import HOSTILE, hostile, make
 
 from harness.report import badge, baseline, changes, compare, conformance, ctrf, junit, summary
 from harness.report.document import (
@@ -27,6 +26,7 @@ from harness.report.document import (
 )
 from harness.report.record import CellRecord, RunRecord, ScenarioRecord, StepRecord
 from harness.report.summary import Distribution
+from tests.fixtures.made_records import HOSTILE, hostile, make
 
 
 def scenario(id_: str, outcome: str, *features: str, **more: Any) -> ScenarioRecord:

@@ -11,12 +11,12 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from made_records import ACCESS, DEFAULT_DENY, hostile, make
 
 from harness.report import graph, html, matrix, plots, policytext, timeline
 from harness.report.record import CellRecord, RunRecord, ScenarioRecord, StepRecord
 from harness.report.scenarioview import ScenarioView
 from harness.report.summary import Distribution, turned
+from tests.fixtures.made_records import ACCESS, DEFAULT_DENY, hostile, make
 
 
 def cell(source: str, target: str, finding: str = "agrees", **more: Any) -> CellRecord:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.enforcer.lock import BusyError, only_one_here
 from harness.enforcer.plane import Plane
 from harness.enforcer.tool import ToolError
 
@@ -60,15 +63,33 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 
 
 def run_events(options: argparse.Namespace) -> int:
-    from harness.enforcer import events
+    from harness.enforcer.controller import Controller
+    from harness.enforcer.events import EventStream, NotAnEventError
 
-    events.run(options.node, plane_of(options), sys.stdin.fileno(), sys.stdout)
+    stream = EventStream(sys.stdin.fileno(), sys.stdout)
+    try:
+        with only_one_here(patience=5.0):
+            Controller(options.node, plane_of(options), stream, log_to_stderr).run()
+    except NotAnEventError as error:
+        return complain(str(error))
     return 0
 
 
 def run_clean(options: argparse.Namespace) -> int:
     plane_of(options).clean()
     return 0
+
+
+def complain(text: str) -> int:
+    """Say on stderr what is wrong; the exit code for it."""
+    print(f"netpol enforcer: {text}", file=sys.stderr)
+    return 1
+
+
+def log_to_stderr(what: str, details: Mapping[str, Any]) -> None:
+    """One JSON line on stderr."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    print(json.dumps({"time": stamp, "event": what, **details}), file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,9 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         code: int = options.run(options)
-    except ToolError as error:
-        print(f"netpol enforcer: {error}", file=sys.stderr)
-        return 1
+    except (ToolError, BusyError) as error:
+        return complain(str(error))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -32,7 +32,9 @@ class Intake:
         kind = manifest.get("kind", "")
         if kind not in KINDS:
             return ""
-        metadata = manifest.get("metadata") or {}
+        metadata = manifest.get("metadata")
+        if not isinstance(metadata, Mapping):
+            return f"a {kind} without metadata"
         namespace, name = metadata.get("namespace", ""), metadata.get("name", "")
         key, uid = (kind, namespace, name), metadata.get("uid", "")
         if type_ == "DELETED":

@@ -12,14 +12,27 @@ class Plane(Protocol):
 
     ``apply`` brings a snapshot into force; after a :class:`~harness.enforcer.tool.ToolError`
     what was in force before still is, and the next call does the whole again.
-    ``forget`` says that somebody else changed something: the next ``apply`` starts afresh.
     ``clean`` takes away every trace.
+
+    What others do to our rules: ``fileno`` becomes readable when somebody changed something, and
+    ``noticed`` says what of ours that was; ``glance`` looks, cheaply, at what the kernel does not
+    tell of; ``verify`` compares everything. All three answer with what is wrong, an empty text for
+    nothing; where something is, the next ``apply`` mends it.
+    ``size`` counts rules and sets in force.
     """
 
     name: str
 
     def apply(self, compiled: Compiled) -> None: ...
 
-    def forget(self) -> None: ...
-
     def clean(self) -> None: ...
+
+    def fileno(self) -> int: ...
+
+    def noticed(self) -> str: ...
+
+    def glance(self) -> str: ...
+
+    def verify(self) -> str: ...
+
+    def size(self) -> tuple[int, int]: ...

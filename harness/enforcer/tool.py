@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections import deque
 from collections.abc import Sequence
 
 TIMEOUT = 60.0  # seconds; a tool that takes longer is stuck
@@ -20,19 +21,27 @@ class AbsentError(ToolError):
     """A tool is not installed."""
 
 
+#: Process numbers of the tools that ran last: what they did was done by us.
+recent: deque[int] = deque(maxlen=64)
+
+
 def run(argv: Sequence[str], text: str = "") -> str:
     """Give ``text`` to a tool, return its output. Raises ToolError."""
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
-            argv, input=text, capture_output=True, text=True, timeout=TIMEOUT, check=False
-        )
+        program = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     except FileNotFoundError as error:
         raise AbsentError(f"{argv[0]} is not installed") from error
-    except subprocess.TimeoutExpired as error:
-        raise ToolError(f"{argv[0]} did not end within {TIMEOUT:g} s") from error
-    if done.returncode:
-        raise failure(argv, done.stderr)
-    return done.stdout
+    recent.append(program.pid)
+    with program:
+        try:
+            output, said = program.communicate(text, TIMEOUT)
+        except subprocess.TimeoutExpired as error:
+            program.kill()
+            raise ToolError(f"{argv[0]} did not end within {TIMEOUT:g} s") from error
+    if program.returncode:
+        raise failure(argv, said)
+    return output
 
 
 def failure(argv: Sequence[str], said: str) -> ToolError:

@@ -16,6 +16,7 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -109,6 +110,7 @@ class Enforcer:
         self.node = node
         self.command = ["events", "--node", name, "--dataplane", dataplane, *options]
         self.seq = 0
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the enforcer
         self.program = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -116,6 +118,7 @@ class Enforcer:
             [*self.node.enter(), sys.executable, "-m", "harness.enforcer", *self.command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self.log,
             cwd=ROOT,
         )
 
@@ -124,6 +127,20 @@ class Enforcer:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        self.log.close()
+
+    def said(self) -> str:
+        """All that it has written to stderr."""
+        return os.pread(self.log.fileno(), 1 << 24, 0).decode()
+
+    def mendings(self) -> list[str]:
+        """What it found broken and mended."""
+        return [line for line in self.said().splitlines() if '"mending"' in line]
+
+    def is_calm(self) -> bool:
+        """Is all mended that was found broken?"""
+        events = [json.loads(line)["event"] for line in self.said().splitlines()]
+        return not events or events[-1] == "mended"
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -166,7 +183,7 @@ class Enforcer:
             ack: dict[str, Any] = json.loads(line)
             if ack["seq"] >= self.seq:
                 return ack
-        raise AssertionError("the enforcer ended")
+        raise AssertionError(f"the enforcer ended: {self.said()}")
 
     def tell(self, *events: tuple[str, dict[str, Any] | None]) -> dict[str, Any]:
         self.send(*events)

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import re
 import string
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from harness.enforcer import tool
+from harness.enforcer import netlink, tool
 from harness.enforcer.compiled import Compiled
-from harness.enforcer.iptables import ipset
+from harness.enforcer.iptables import ipset, legacy
 from harness.enforcer.iptables.render import Renderer, comment_of
 from harness.enforcer.ruleset import Chain, Change, Ruleset, change, pieces
 
@@ -42,12 +43,23 @@ class Iptables:
         self._epoch = ""
         self._renderers: dict[int, Renderer] = {}
         self._there: dict[int, Ruleset] = {}
+        self._ear = netlink.open_socket(1 << netlink.NFNLGRP_NFTABLES - 1)
+        self._sets = netlink.open_socket()
+        self._displaced = False  # are our jumps not the first any more?
+        self._seen: object = None  # what the last glance saw, if it was as it should be
+        self._legacy = "legacy" in tool.run([self._tool(4), "--version"])
 
     def apply(self, compiled: Compiled) -> None:
         """Bring the snapshot into force. After a ToolError what was in force before still is."""
-        if not self._epoch:
+        epoch = self._epoch
+        if not epoch:
             self._install(compiled)
             return
+        if self._displaced:
+            self._epoch = ""  # should it fail: from the beginning
+            for family in FAMILIES:
+                self._restore(family, [*self._jumps(family)])
+            self._epoch, self._displaced = epoch, False
         wanted = {family: render(compiled) for family, render in self._renderers.items()}
         changes = {family: change(self._there[family], wanted[family]) for family in FAMILIES}
         try:
@@ -58,9 +70,75 @@ class Iptables:
             raise
         self._there = wanted
 
-    def forget(self) -> None:
-        """Somebody else changed something: the next :meth:`apply` builds everything anew."""
+    # What others do to it
+
+    def fileno(self) -> int:
+        return self._ear.fileno()
+
+    def noticed(self) -> str:
+        heard = netlink.overhear(self._ear)
+        if not self._epoch or self._legacy:
+            return ""
+        foreign = [touched(one) for one in heard.messages if one.port not in tool.recent]
+        chains = [chain for table, chain in foreign if table == "filter"]
+        for chain in chains:
+            if OURS.match(chain) or chain in JUMPS.values() or not chain:
+                return self._distrust(f"somebody changed {chain or 'the table filter'}")
+        if heard.lost:
+            return self.verify()
+        return self._compare_jumps() if JUMPS.keys() & set(chains) else ""
+
+    def glance(self) -> str:
+        """The kernel tells nothing of ipsets, and nothing of legacy tables."""
+        if not self._epoch:
+            return ""
+        headers = netlink.ask_sets(self._sets)
+        tables = [legacy.table_info(family) for family in FAMILIES] if self._legacy else []
+        seen = headers, tables
+        if seen == self._seen:
+            return ""
+        problem = self._compare_sets(headers)
+        if not problem and self._legacy:
+            problem = self._compare_chains() or self._compare_jumps()
+        if not problem:
+            self._seen = seen
+        return problem
+
+    def verify(self) -> str:
+        if not self._epoch:
+            return ""
+        headers = netlink.ask_sets(self._sets)
+        return self._compare_sets(headers) or self._compare_chains() or self._compare_jumps()
+
+    def size(self) -> tuple[int, int]:
+        rules = sum(len(rules) for one in self._there.values() for rules in one.chains.values())
+        return rules, sum(len(one.sets) for one in self._there.values())
+
+    def _distrust(self, problem: str) -> str:
         self._epoch = ""
+        return problem
+
+    def _compare_sets(self, headers: list[bytes]) -> str:
+        there = netlink.set_sizes(headers)
+        for ruleset in self._there.values():
+            for name, made in ruleset.sets.items():
+                if there.get(name) != len(made.elements):
+                    return self._distrust(f"ipset {name} is not as it was made")
+        return ""
+
+    def _compare_chains(self) -> str:
+        for family, ruleset in self._there.items():
+            lines = (line for line in self._list(family) if line[:2] in ("-N", "-A"))
+            there = Counter(line.split()[1] for line in lines)
+            wanted = {**ruleset.chains, **self._renderers[family].hooks()}
+            for name, rules in wanted.items():
+                if there[name] != 1 + len(rules):
+                    return self._distrust(f"chain {name} is not as it was made")
+        return ""
+
+    def _compare_jumps(self) -> str:
+        self._displaced = any(True for family in FAMILIES for _ in self._jumps(family))
+        return "our jumps are not the first rules any more" if self._displaced else ""
 
     # One change
 
@@ -198,6 +276,22 @@ class Iptables:
 def stale(names: Iterable[str], keep: Collection[str]) -> list[str]:
     """Those of our names that belong to none of the epochs to keep."""
     return [name for name in names if (match := OURS.match(name)) and match[1] not in keep]
+
+
+def touched(message: netlink.Message) -> tuple[str, str]:
+    """The table and the chain that a message of nftables is about; empty texts for others."""
+    if message.subsystem != netlink.SUBSYS_NFTABLES:
+        return "", ""
+    found = message.attributes()
+    table = netlink.text(found.get(1, b""))
+    match message.command:
+        case netlink.NEWCHAIN | netlink.DELCHAIN:
+            return table, netlink.text(found.get(3, b""))
+        case netlink.NEWRULE | netlink.DELRULE:
+            return table, netlink.text(found.get(2, b""))
+        case netlink.DELTABLE:
+            return table, ""
+    return "", ""
 
 
 def declare(chains: Iterable[str]) -> Iterator[str]:

@@ -7,12 +7,12 @@ much. Each call is one transaction.
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 from typing import Any
 
 from harness.enforcer import tool
 
 LIBRARY = "libnftables.so.1"
+JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
 
 
 class Nft:
@@ -22,16 +22,22 @@ class Nft:
         self._library = _load()
         self._context: Any = None
 
-    def run(self, text: str) -> str:
+    @property
+    def in_process(self) -> bool:
+        """Is the library used?"""
+        return self._library is not None
+
+    def run(self, text: str, *, as_json: bool = False) -> str:
         """Perform commands as one transaction, return what they print. Raises ToolError."""
         if not text:
             return ""
         if self._library is None:
-            return tool.run(["nft", "-f", "-"], text)
+            return tool.run(["nft", *(["-j"] if as_json else []), "-f", "-"], text)
         if self._context is None:
             self._context = ctypes.c_void_p(self._library.nft_ctx_new(0))
             self._library.nft_ctx_buffer_output(self._context)
             self._library.nft_ctx_buffer_error(self._context)
+        self._library.nft_ctx_output_set_flags(self._context, JSON if as_json else 0)
         failed = self._library.nft_run_cmd_from_buffer(self._context, text.encode())
         # both buffers are emptied by being read
         said = self._library.nft_ctx_get_output_buffer(self._context).decode()

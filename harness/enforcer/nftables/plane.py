@@ -9,11 +9,13 @@ is new is built first, in pieces.
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import string
 from collections.abc import Iterable, Iterator, Mapping
 
-from harness.enforcer import tool
+from harness.enforcer import netlink, tool
 from harness.enforcer.compiled import Compiled
 from harness.enforcer.nftables.nft import Nft
 from harness.enforcer.nftables.render import WORDS, Renderer
@@ -38,6 +40,8 @@ class Nftables:
         self._epoch = ""
         self._renderers: dict[int, Renderer] = {}
         self._there: dict[int, Ruleset] = {}
+        self._ear = netlink.open_socket(1 << netlink.NFNLGRP_NFTABLES - 1)
+        self._port = self._own_port()
 
     def apply(self, compiled: Compiled) -> None:
         """Bring the snapshot into force. After a ToolError what was in force before still is."""
@@ -53,14 +57,70 @@ class Nftables:
             raise
         self._there = wanted
 
-    def forget(self) -> None:
-        """Somebody else changed something: the next :meth:`apply` builds everything anew."""
-        self._epoch = ""
-
     def clean(self) -> None:
         """Take away all that this plane ever made on the node, in whatever state it is."""
         self._epoch = ""
         self._nft.run("".join(f"delete {table}\n" for table in self._tables()))
+
+    # What others do to it
+
+    def fileno(self) -> int:
+        return self._ear.fileno()
+
+    def noticed(self) -> str:
+        heard = netlink.overhear(self._ear)
+        for message in heard.messages:
+            if not self._is_own(message.port) and (table := _our_table(message)):
+                self._epoch = ""
+                return f"somebody changed table {table}"
+        return self.verify() if heard.lost else ""
+
+    def glance(self) -> str:
+        return ""  # the kernel tells of everything
+
+    def verify(self) -> str:
+        problem = self._compare() if self._epoch else ""
+        if problem:
+            self._epoch = ""
+        return problem
+
+    def size(self) -> tuple[int, int]:
+        rules = sum(len(rules) for one in self._there.values() for rules in one.chains.values())
+        return rules, sum(len(one.sets) for one in self._there.values())
+
+    def _compare(self) -> str:
+        for family, ruleset in self._there.items():
+            table = self._table(family)
+            try:
+                there = sizes(self._nft.run(f"list table {table}\n", as_json=True))
+            except tool.ToolError as error:
+                return str(error)
+            wanted = {name: len(made.elements) for name, made in ruleset.sets.items()}
+            wanted |= {name: len(rules) for name, rules in ruleset.chains.items()}
+            hooks = self._renderers[family].hooks()
+            wanted |= {name: len(rules) - 1 for name, rules in hooks.items()}
+            if there != wanted:
+                wrong = sorted(n for n in {*there, *wanted} if there.get(n) != wanted.get(n))
+                return f"table {table} is not as it was made: {', '.join(wrong[:5])}"
+        return ""
+
+    def _is_own(self, port: int) -> bool:
+        return port == self._port if self._nft.in_process else port in tool.recent
+
+    def _own_port(self) -> int:
+        """The netlink port that our own changes come from, seen on one that changes nothing.
+
+        It mostly is this process's number; but another process of that number in another process
+        namespace may have taken it.
+        """
+        if not self._nft.in_process:
+            return -1  # every nft has another one: tool.recent knows
+        name = f"netpol-{os.urandom(8).hex()}"
+        self._nft.run(f"add table ip {name}\ndelete table ip {name}\n")
+        for message in netlink.overhear(self._ear).messages:
+            if _table_of(message) == name:
+                return message.port
+        return os.getpid()
 
     def _update(self, changes: Mapping[int, Change]) -> None:
         tables = {family: self._table(family) for family in FAMILIES}
@@ -118,6 +178,32 @@ class Nftables:
         if self._room <= LEAST:
             raise tool.ToolError(f"not even {self._room} bytes fit one transaction")
         self._room //= 2
+
+
+def _table_of(message: netlink.Message) -> str:
+    """The table that a message of nftables is about."""
+    if message.command == netlink.NEWGEN:
+        return ""
+    return netlink.text(message.attributes().get(1, b""))  # NFTA_*_TABLE, NFTA_TABLE_NAME
+
+
+def _our_table(message: netlink.Message) -> str:
+    name = _table_of(message)
+    return name if re.fullmatch("netpol-[a-z]", name) else ""
+
+
+def sizes(listing: str) -> dict[str, int]:
+    """How many elements the sets of a table have, and how many rules its chains."""
+    found: dict[str, int] = {}
+    for item in json.loads(listing)["nftables"]:
+        for kind, thing in item.items():
+            if kind in ("set", "map"):
+                found[thing["name"]] = len(thing.get("elem", ()))
+            elif kind == "chain":
+                found.setdefault(thing["name"], 0)
+            elif kind == "rule":
+                found[thing["chain"]] = found.get(thing["chain"], 0) + 1
+    return found
 
 
 def weigh(line: str) -> int:

@@ -21,7 +21,8 @@ One document is one scenario::
         probe: {...}                                 # instead of the scenario's, for this step
         expect: {"y/b -> x/a:80": allow, "z/* -> x/a:80": deny}
 
-The actions of a step are done in the order in which its keys are written.
+The actions of a step are done in the order in which its keys are written; where that does not do,
+``do:`` takes a list of them, ``[{apply: ...}, {label: ...}, {apply: ...}]``.
 """
 
 from __future__ import annotations
@@ -56,9 +57,8 @@ from harness.scenarios.scenario import Expectation, Probes, Scenario, Step
 from harness.scenarios.tree import ScenarioError, Tree, documents
 
 _SCENARIO = ("id", "title", "why", "features", "requires", "world", "probe", "steps")
-_STEP = (
-    "title", "why", "apply", "policies", "delete", "label", "create", "finish", "probe", "expect",
-)  # fmt: skip
+_ACTIONS = ("apply", "policies", "delete", "label", "create", "finish")
+_STEP = ("title", "why", *_ACTIONS, "do", "probe", "expect")
 _PROBE = ("ports", "via", "families", "sources", "targets", "also")
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9._/-]*[a-z0-9])?")
 _KINDS = {
@@ -165,6 +165,10 @@ def _step(tree: Tree, world: World, path: Path) -> tuple[Step, World]:
 
 def _actions(key: str, tree: Tree, path: Path) -> Iterator[tuple[Tree, Action]]:
     match key:
+        case "do":
+            for item in tree.items("do"):
+                for inner, value in item.mapping("do", _ACTIONS).items():
+                    yield from _actions(inner, value, path)
         case "apply":
             for item in [tree] if tree.is_mapping else tree.items("apply"):
                 yield item, Apply(_policy(item))

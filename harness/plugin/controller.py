@@ -18,6 +18,7 @@ from harness.plugin.live import Listener
 from harness.plugin.session import TOLD, Run
 from harness.plugin.summary import Summary
 from harness.report.record import RecordError, RecordWriter
+from harness.scenarios.features import FEATURES, GROUPS
 
 LATEST = "latest"
 
@@ -70,6 +71,10 @@ class Controller:
                 "fabric": run.place.fabric,
                 "families": list(run.options.families),
                 "dataplane": run.options.dataplane if run.cni.engine else "",
+                "features": {
+                    group: {label: FEATURES[label] for label in labels}
+                    for group, labels in GROUPS.items()
+                },
             }
         )
         if self.writer.problem:

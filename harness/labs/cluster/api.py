@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -23,6 +24,8 @@ Object = dict[str, Any]
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+_CHECKS = 5
+_CHECK_SECONDS = 0.1
 
 _RESOURCES: Mapping[str, tuple[str, bool]] = {
     # kind -> (API group version and resource, whether its objects live in namespaces)
@@ -86,11 +89,12 @@ class Api:
         self,
         client: ApiClient,
         *,
-        check: Callable[[], None] = lambda: None,
+        check: Callable[[], None] | None = None,
         dial: Callable[[], Any] | None = None,
     ) -> None:
         self.client = client
-        self.check = check
+        self.check = check or (lambda: None)
+        self._explained = check is not None
         self.dial = dial
         self.requests = 0
 
@@ -255,7 +259,10 @@ class Api:
             raise self._no_answer(method, where, error) from None
 
     def _no_answer(self, method: str, where: str, error: Exception) -> ApiError:
-        self.check()
+        # Why a server is gone may be known a moment after its connections are.
+        for _ in range(_CHECKS if self._explained else 0):
+            self.check()
+            time.sleep(_CHECK_SECONDS)
         reason = getattr(error, "reason", None) or error
         return ApiError(f"{self.server} does not answer to {method} {where}: {reason}", 0)
 

@@ -135,7 +135,8 @@ def _containers(item: Pod, images: Images, families: Sequence[int], answers_as: 
                 ],
                 "ports": [_port(port) for port in ports],
                 # nginx writes the file when it listens. No packet is needed: policies are out.
-                "readinessProbe": {
+                # Only until then: a probe that goes on costs every pod a process a second.
+                "startupProbe": {
                     "exec": {"command": ["test", "-s", "/tmp/nginx.pid"]},  # noqa: S108
                     "periodSeconds": 1,
                     "failureThreshold": 60,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.labs.base import Evidence, LabError, Shell
-from harness.labs.cluster import objects
+from harness.labs.cluster import objects, stream
 from harness.labs.cluster.lab import ClusterLab
 from harness.labs.cluster.objects import Images
 from harness.labs.controlplane import binaries as binaries_
@@ -137,13 +137,16 @@ class EmbeddedClusterLab(ClusterLab):
         self._plane = ControlPlane(
             self.holder, nodes, binaries, families=self.families, logs=self.run_dir / "api"
         )
+        if self._plane.settings.version < (1, 36):
+            # Its API server would translate the newer protocol to SPDY.
+            self.protocols = (stream.V4,)
         self._plane.start()
         self.seconds.update(self._plane.phases.seconds)
         at = clock()
         self._kubelets = HollowKubelets(self._plane, self.topology, nodes)
         self._kubelets.start()
         self._api = self._plane.api()
-        self._api.check = self._check
+        self._api.check = self._check  # which knows of kubelets and the holder as well
         self.seconds["nodes ready"] = clock() - at
         at = clock()
         self._start_services()

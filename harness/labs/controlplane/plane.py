@@ -166,10 +166,11 @@ class ControlPlane:
 
     def api(self, token: str = "") -> Api:
         """The API as the user of this token (as cluster administrator if none is given)."""
-        client = access.client(
-            self.settings.server, self.authority.certificate, token or self.admin_token, self.dial
-        )
-        return Api(client, check=self.check, dial=self.dial)
+        return self._api(token or self.admin_token, self.check)
+
+    def _api(self, token: str, check: Callable[[], None] | None = None) -> Api:
+        client = access.client(self.settings.server, self.authority.certificate, token, self.dial)
+        return Api(client, check=check, dial=self.dial)
 
     def dial(self) -> socket.socket:
         """A connection to the API server from its own node. Raises OSError."""
@@ -292,7 +293,7 @@ class ControlPlane:
             self.holder.request("write", path=f"{HOME}/{name}", text=text)
 
     def _wait_ready(self) -> None:
-        api = self.api()
+        api = self._api(self.admin_token)
         deadline = time.monotonic() + READY_SECONDS
         while True:
             self.check()

@@ -56,6 +56,12 @@ class Settings:
         return f"https://{bracketed(self.address)}:{PORT}"
 
     @property
+    def version(self) -> tuple[int, int]:
+        """Major and minor version of Kubernetes."""
+        major, minor = self.binaries.version.split(".")[:2]
+        return int(major), int(minor)
+
+    @property
     def service_cidrs(self) -> str:
         return ",".join(ip.SERVICE_CIDRS[family] for family in self.families)
 

@@ -199,4 +199,5 @@ class HollowKubelets:
         for client in (self._admin, *(one.client for one in self.nodes.values())):
             if client is not None:
                 await client.close()
+        await self._loop.shutdown_asyncgens()  # watches that were left in the middle
         await asyncio.sleep(_LINGER_SECONDS)

@@ -33,6 +33,8 @@ _SETTLE = 0.5
 """Seconds that the first report waits for containers to be ready: most are, and one will do."""
 _BACKOFF = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 _RETRY = 1.0
+_STARTUP_PAUSE = 0.1
+"""Seconds between startup probes: a kubelet's least is one, which nobody needs to wait for."""
 
 
 class Container:
@@ -305,8 +307,10 @@ class PodWorker:
     # -- readiness ---------------------------------------------------------------------------
 
     async def _watch_readiness(self, one: Container) -> None:
-        probe = one.spec.get("readinessProbe")
+        startup, probe = one.spec.get("startupProbe"), one.spec.get("readinessProbe")
         await ready.until(lambda: self._answers(one))
+        if startup is not None:
+            await ready.until(lambda: self._probe(one, startup), _STARTUP_PAUSE)
         if probe is None:
             self._set_ready(one, True)
             return
@@ -340,6 +344,12 @@ class PodWorker:
         return lambda family, kind: self.node.dialer.open(namespace, family, kind)
 
     async def _probe(self, one: Container, probe: Json) -> bool:
+        try:
+            return await self._probed(one, probe)
+        except LabError:  # the container has just ended
+            return False
+
+    async def _probed(self, one: Container, probe: Json) -> bool:
         seconds = float(probe.get("timeoutSeconds", 1))
         address = self.ips[0]
         if "exec" in probe:

@@ -7,7 +7,7 @@ from harness.report.document import Document, Heading, Items, Paragraph, Sign, T
 from harness.report.pageview import GROUPS, PageView
 from harness.report.shape import RunRecord
 from harness.report.summary import plural
-from harness.report.words import OUTCOME_SIGNS
+from harness.report.words import OUTCOME_SIGNS, gist
 
 
 def document(record: RunRecord) -> Document:
@@ -49,7 +49,7 @@ def _wrong(page: PageView, out: Document) -> None:
         why = f"{who}: expected {cell.expected}, for {group.why} ({where})"
         items.append((Sign(group.finding, group.finding), why))
     for view in page.unmeasured[:GROUPS]:
-        first = view.scenario.message.partition("\n")[0]
+        first = gist(view.scenario.message, 1).partition("\n")[0]
         word = OUTCOME_SIGNS[view.scenario.outcome].word
         items.append((Sign(word, view.scenario.outcome), f"{first} ({view.scenario.id})"))
     if items:

@@ -34,7 +34,7 @@ def render(record: RunRecord, implementation: Mapping[str, Any] | None = None) -
         "organization": "",
         "project": cni,
         "url": "",
-        "version": str(versions.get(cni) or "unknown"),
+        "version": str(run.get("cni_version") or versions.get(cni) or "unknown"),
         **(implementation or {}),
     }
     apart = [s for s in record.scenarios if CLUSTER in s.features]

@@ -120,6 +120,7 @@ class PageView:
         """What was run where, for the head of the page."""
         run = self.run
         pairs = [
+            ("Version", run.get("cni_version")),
             ("Lab", run.get("lab")),
             ("Fabric", run.get("fabric")),
             ("Data plane", run.get("dataplane")),
@@ -135,7 +136,7 @@ class PageView:
         """Versions, environment and the command line, for the end of the page."""
         run = self.run
         pairs = [
-            ("command", "pytest " + shlex.join(map(str, run.get("argv") or []))),
+            ("command", shlex.join(map(str, run.get("argv") or []))),
             ("exit status", _text(run.get("exit_status"))),
             *((f"{name}", _text(v)) for name, v in sorted((run.get("versions") or {}).items())),
             *((f"{name}", _text(v)) for name, v in sorted((run.get("environment") or {}).items())),

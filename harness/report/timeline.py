@@ -32,8 +32,8 @@ def timeline(step: StepRecord, turned: Iterable[CellRecord]) -> Markup:
     """The SVG, or nothing where the record has no times."""
     times = {k: v for k, v in step.timeline.items() if v >= 0}
     end = max(times.values(), default=0.0)
-    if not end:
-        return Markup()
+    if not end or times.keys() <= {"applied", "first_look"}:
+        return Markup()  # the step did not get far enough for a picture
     parts, x = [], 0.0
     for key, css, text in PHASES:
         if key not in times:
@@ -61,7 +61,7 @@ def timeline(step: StepRecord, turned: Iterable[CellRecord]) -> Markup:
             at = _x(times[key], end)
             parts.append(f'<path class="{key}" d="M{at:.1f} {MIDDLE - 9}V{MIDDLE + 9}"/>')
     told = [f"{word} {duration(times[key])}" for key, word in MARKS if key in times]
-    if "agreed" not in times:
+    if "agreed" not in times and "ended" in times:
         told.append(f"never agreed in {duration(end - applied)}")
     label = "Timeline: " + ", ".join(told)
     return Markup(  # noqa: S704  # numbers and words of this module, and the label is escaped

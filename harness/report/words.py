@@ -92,6 +92,16 @@ def deciding(step: StepRecord, cell: CellRecord) -> list[dict[str, Any]]:
     return [g for g in grounds if g.get("verdict") == cell.expected] or list(grounds)
 
 
+def gist(message: str, lines: int = 4) -> str:
+    """The lines of a message that say what happened: of a traceback, those that pytest marks."""
+    told = [line for line in message.splitlines() if line.strip()]
+    marked = [line[1:].strip() for line in told if line.startswith("E ")]
+    kept = (marked or told)[:lines]
+    if len(kept) < len(marked or told):
+        kept.append("\N{HORIZONTAL ELLIPSIS}")
+    return "\n".join(kept)
+
+
 def clean(text: str) -> str:
     """One line in which nothing moves a cursor or turns the direction of writing."""
     return "".join(

@@ -26,6 +26,7 @@ from harness.report.document import (
 )
 from harness.report.record import CellRecord, RunRecord, ScenarioRecord, StepRecord
 from harness.report.summary import Distribution
+from harness.report.words import gist
 from tests.fixtures.made_records import HOSTILE, hostile, make
 
 
@@ -105,6 +106,13 @@ def test_only_cells_that_turned_tell_of_latency() -> None:
 )
 def test_durations(seconds: float | None, text: str) -> None:
     assert summary.duration(seconds) == text
+
+
+def test_the_gist_of_a_message() -> None:
+    assert gist("one\n\ntwo") == "one\ntwo"
+    assert gist("a\nb\nc", 2) == "a\nb\n\N{HORIZONTAL ELLIPSIS}"
+    assert gist("def f():\n>   g()\nE   KeyError: 'x'\n\nfile.py:3: KeyError") == "KeyError: 'x'"
+    assert gist("") == ""
 
 
 # --- documents ---

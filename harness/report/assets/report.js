@@ -142,7 +142,7 @@
       const rule = g.rule === null || g.rule === undefined ? "" : `, rule ${g.rule + 1}`;
       const about = `${g.flow === "dns" ? "lookup, " : ""}${g.direction.toLowerCase()} ${g.verdict}${rule}`;
       const place = g.source ? make("small", {}, " ", bdi(g.source)) : "";
-      const parts = [make("p", {}, make("small", {}, about), " ", g.text, place)];
+      const parts = [make("p", {}, make("small", {}, about), " ", bdi(g.text), place)];
       return policies.childNodes.length ? [...parts, policies] : parts;
     });
     row("Why", ...why.flat());
@@ -256,7 +256,7 @@
     tip.replaceChildren(
       make("b", {}, bdi(c.source), " → ", bdi(c.target)),
       make("div", {}, `${c.finding}: expected ${c.expected}, seen ${c.observed || "nothing"}`),
-      ...deciding(c).map((g) => make("div", {}, g.text)),
+      ...deciding(c).map((g) => make("div", {}, bdi(g.text))),
     );
     tip.hidden = false;
     const box = td.getBoundingClientRect();

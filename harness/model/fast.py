@@ -81,6 +81,15 @@ class Connection:
 OPEN = Connection(ALL_PORTS)
 
 
+class Change(NamedTuple):
+    """A pair of ends and its connection before and after."""
+
+    source: Endpoint
+    target: Endpoint
+    before: Connection
+    after: Connection
+
+
 @dataclass(slots=True)
 class _Rule:
     """A rule that matches ``yes`` for sure and ``maybe`` perhaps, where it covers the port."""
@@ -130,6 +139,9 @@ class Reach:
                     isolating[direction][i].append(known)
         self._isolating: dict[Direction, list[tuple[_Policy, ...]]] = {
             direction: [tuple(found) for found in lists] for direction, lists in isolating.items()
+        }
+        self._row_of: dict[Direction, list[Row | None]] = {
+            direction: [None] * size for direction in Direction
         }
         self._cluster = sorted(world.cluster_policies.values(), key=lambda p: (p.priority, p.name))
         self._subjects = {
@@ -187,7 +199,8 @@ class Reach:
         new = copy(self)
         new.world = world
         new._policies = dict(self._policies)
-        new._isolating = {direction: list(rows) for direction, rows in self._isolating.items()}
+        new._isolating = {direction: list(found) for direction, found in self._isolating.items()}
+        new._row_of = {direction: list(rows) for direction, rows in self._row_of.items()}
         old = new._policies.pop(key, None)
         known = new._known(policy) if policy is not None else None
         if known is not None:
@@ -203,12 +216,36 @@ class Reach:
                 ):
                     kept.append(known)
                 lists[i] = tuple(sorted(kept, key=lambda one: one.policy.key))
+                new._row_of[direction][i] = None
         return new
+
+    def changes(self, after: Reach) -> Iterator[Change]:
+        """What ``after``, which came of this by changes of policies, says otherwise: every pair
+        of ends whose connection is another one, a pod to itself left out."""
+        pairs: set[tuple[int, int]] = set()
+        for direction in Direction:
+            for i in range(len(self.points.ends)):
+                old, new = self.row(i, direction), after.row(i, direction)
+                if old is not new:
+                    others = members(_differing(old, new))
+                    pairs |= {(i, o) if direction is Direction.EGRESS else (o, i) for o in others}
+        for one, two in sorted(pairs):
+            if one != two:
+                source, target = (endpoint_of(self.points.ends[i]) for i in (one, two))
+                before, now = (reach.connection(source, target) for reach in (self, after))
+                if before != now:
+                    yield Change(source, target, before, now)
 
     # -- rows ----------------------------------------------------------------------------------
 
     def row(self, index: int, direction: Direction) -> Row:
         """What one point says of one direction; equal rows are the same object."""
+        row = self._row_of[direction][index]
+        if row is None:
+            row = self._row_of[direction][index] = self._find_row(index, direction)
+        return row
+
+    def _find_row(self, index: int, direction: Direction) -> Row:
         end = self.points.ends[index]
         if isinstance(end, External):
             return self._same.setdefault(self._open, self._open)
@@ -531,6 +568,16 @@ def seen_in(row: Row, index: int) -> Connection:
     return OPEN if allow == ALL_PORTS else Connection(allow, undefined)
 
 
+def _differing(one: Row, two: Row) -> Bits:
+    """The points of which two rows say something different at some port."""
+    bits = 0
+    for a in one:
+        for b in two:
+            if intersection(a.ports, b.ports):
+                bits |= a.allow ^ b.allow | a.undefined ^ b.undefined
+    return bits
+
+
 def both(egress: Connection, ingress: Connection) -> Connection:
     """Allowed is what both allow; one denial is enough, whatever is open about the other."""
     if egress is OPEN:
@@ -544,4 +591,4 @@ def both(egress: Connection, ingress: Connection) -> Connection:
     return Connection(allow, difference(possible, allow))
 
 
-__all__ = ["OPEN", "Connection", "Item", "Reach", "Row", "both", "endpoint_of", "seen_in"]
+__all__ = ["OPEN", "Change", "Connection", "Item", "Reach", "Row", "both", "endpoint_of", "seen_in"]

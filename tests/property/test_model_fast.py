@@ -73,6 +73,10 @@ def test_after_changes_it_is_as_if_it_had_been_so_from_the_start(
         changed = changed.with_policy(policy)
     assert _all(changed) == _all(Reach(changed.world))
     assert _all(reach) == before
+    after = _all(changed)
+    assert {change[:2]: change[2:] for change in reach.changes(changed)} == {
+        pair: (said, after[pair]) for pair, said in before.items() if after[pair] != said
+    }
     assert _all(reach.with_policy(changes[0])) == _all(
         Reach(world.with_(policies={**world.policies, changes[0].key: changes[0]}))
     )

@@ -15,6 +15,7 @@ from harness.labs.cluster import objects, stream
 from harness.labs.cluster.lab import ClusterLab
 from harness.labs.cluster.objects import Images
 from harness.labs.controlplane import binaries as binaries_
+from harness.labs.controlplane.engines import ApiEngine, ApiEngines
 from harness.labs.controlplane.forward import Forwarder
 from harness.labs.controlplane.kubelet.hollow import HollowKubelets
 from harness.labs.controlplane.kubelet.images import DNS_HOSTS, DNS_IMAGE
@@ -34,9 +35,13 @@ from harness.model.world import External, Node, World
 
 PROXIES = ("kube-proxy", "lab")
 PROXY_MODES = ("iptables", "nftables")
+Json = dict[str, Any]
+
 _ACCOUNT_SECONDS = 30.0
 _SERVICE_SECONDS = 60.0
+_CRD_SECONDS = 30.0
 _POLL = 0.02
+_LOG_CHARACTERS = 20_000
 
 
 class EmbeddedClusterLab(ClusterLab):
@@ -44,8 +49,10 @@ class EmbeddedClusterLab(ClusterLab):
 
     ``run_dir`` takes logs; all else lives and dies with the lab. ``binaries`` are the control
     plane's programs (found if None are given). ``proxy``: ``kube-proxy`` in ``proxy_mode``, or
-    ``lab``. ``direct``: shells into pods by the lab's own way, which is faster; else by exec
-    streams through API server and kubelet, as on any cluster.
+    ``lab``. ``manifests`` (CRDs and the like) are applied when the API serves; ``engine`` runs in
+    each node from then on, with ``dataplane`` filled in. ``direct``: shells into pods by the lab's
+    own way, which is faster; else by exec streams through API server and kubelet, as on any
+    cluster.
     """
 
     name = "netns"
@@ -62,6 +69,9 @@ class EmbeddedClusterLab(ClusterLab):
         proxy: str = "kube-proxy",
         proxy_mode: str = "iptables",
         direct: bool = True,
+        engine: ApiEngine | None = None,
+        dataplane: str = "iptables",
+        manifests: Sequence[Json] = (),
     ) -> None:
         if proxy not in PROXIES or proxy_mode not in PROXY_MODES:
             raise LabError(
@@ -76,6 +86,10 @@ class EmbeddedClusterLab(ClusterLab):
         self.proxy = proxy
         self.proxy_mode = proxy_mode
         self.direct = direct
+        self.dataplane = dataplane
+        self.engines: ApiEngines | None = None
+        self._engine = engine
+        self._manifests = tuple(manifests)
         self._binaries = binaries
         self._holder: Holder | None = None
         self._topology: Topology | None = None
@@ -153,6 +167,7 @@ class EmbeddedClusterLab(ClusterLab):
         self.seconds["DNS and proxies started"] = clock() - at
         self.seconds["ready for pods"] = clock() - begun
         at = clock()
+        self._start_engines()
         self._wait_for_services()
         self.seconds["Services answer"] = clock() - at
         at = clock()
@@ -215,6 +230,35 @@ class EmbeddedClusterLab(ClusterLab):
         if self.proxy == "kube-proxy":
             self.plane.start_proxies(self.proxy_mode)
 
+    def _start_engines(self) -> None:
+        for manifest in self._manifests:
+            self.api.apply(manifest)
+            if manifest["kind"] == "CustomResourceDefinition":
+                self._wait_for_crd(manifest["metadata"]["name"])
+        if self._engine is not None:
+            self.engines = ApiEngines(
+                self.plane, self._engine, dataplane=self.dataplane, logs=self.run_dir
+            )
+            self.engines.prepare(self.api)
+            for name in self.node_names:
+                self.engines.start(name)
+
+    def _wait_for_crd(self, name: str) -> None:
+        """Until the server serves a resource that was just defined."""
+        deadline = time.monotonic() + _CRD_SECONDS
+        while True:
+            data = self.api.get("CustomResourceDefinition", "", name)
+            conditions = data.get("status", {}).get("conditions") or ()
+            if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
+                return
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"the API server has not taken CustomResourceDefinition {name} within "
+                    f"{_CRD_SECONDS:g} s",
+                    detail="\n".join(f"  {c['type']}: {c.get('message')}" for c in conditions),
+                )
+            time.sleep(_POLL)
+
     def _wait_for_services(self) -> None:
         """Until the DNS server's Service answers from every node: proxies work, and names do."""
         deadline = time.monotonic() + _SERVICE_SECONDS
@@ -252,6 +296,8 @@ class EmbeddedClusterLab(ClusterLab):
         for forwarder in self._forwarders:
             forwarder.close()
         self._forwarders = []
+        if self.engines is not None:
+            self.engines.abandon()
         if self._kubelets is not None:
             self._kubelets.stop()
         if self._plane is not None:
@@ -354,6 +400,11 @@ class EmbeddedClusterLab(ClusterLab):
         ]
         with ThreadPoolExecutor(4) as pool:
             found = list(pool.map(lambda one: self._ask(*one), wanted))
+        if self.engines is not None:
+            for node in self._nodes_of(world, cells):
+                log = self.engines.log(node)
+                text = log.read_text(errors="replace")[-_LOG_CHARACTERS:] if log.exists() else ""
+                found.append(Evidence("the engine's log", node, str(log), text))
         return (*(one for one in found if one.text.strip()), *super().evidence(world, cells))
 
     def _nodes_of(self, world: World, cells: Sequence[Cell]) -> list[str]:
@@ -387,6 +438,9 @@ class EmbeddedClusterLab(ClusterLab):
             "api": str(plane.settings.binaries),
             "proxy": f"kube-proxy, {self.proxy_mode}" if self.proxy == "kube-proxy" else "lab",
             "kubelet": "hollow: pods are namespaces, images are programs of this machine",
+            "dataplane": self.dataplane if self._engine else "none",
+            "engine": " ".join(self._engine.argv) if self._engine else "none",
+            "engines_ended": self.engines.ended() if self.engines else [],
             "start_seconds": {name: round(one, 3) for name, one in self.seconds.items()},
             "tools": detect.tool_versions(),
         }

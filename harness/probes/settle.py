@@ -77,6 +77,7 @@ class _Track:
     decision: Decision
     probes: list[Probe] = field(default_factory=list)
     flaky: str = ""
+    doubted: bool = False
 
     def agrees(self, seen: Observation) -> bool:
         match self.decision.verdict:
@@ -275,7 +276,12 @@ class _Settling:
     def _left(self, track: _Track, seen: Observation) -> None:
         """A cell disagrees in the look that should have held."""
         before = [p.seen for p in track.probes[:-1] if p.seen is not None]
-        if seen.outcome is not Outcome.HARNESS_ERROR and before and track.agrees(before[-1]):
+        # Where answers take long, one that does not come may have been on its way: ask once more.
+        late = seen.outcome is Outcome.TIMEOUT and self.slowest > self.timing.patience / 3
+        if late and not track.doubted:
+            track.doubted = True
+            self.holding = False
+        elif seen.outcome is not Outcome.HARNESS_ERROR and before and track.agrees(before[-1]):
             track.flaky = (
                 f"it had come to agree ({before[-1].outcome}), and left again within the hold "
                 f"window: {seen.outcome}"

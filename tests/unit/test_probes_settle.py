@@ -214,6 +214,36 @@ def test_an_overloaded_machine_is_not_taken_for_a_drop() -> None:
     assert lab.probes < 150  # and it is not made worse by asking again and again
 
 
+@pytest.mark.parametrize(("takes", "finding"), [(0.4, Finding.AGREES), (0.002, Finding.FLAKY)])
+def test_an_answer_that_fails_to_come_is_asked_again_only_where_all_are_slow(
+    takes: float, finding: Finding
+) -> None:
+    def rule(asked: Asked, lawful: Answer) -> Answer:
+        lost = asked.source == B and asked.number == 1
+        return DROP if lost else Answer(takes, 0, "", lawful.backend)
+
+    lab = FakeLab(rule=rule)
+    prober = start(lab, "pair")
+    prober.quickest = takes
+    settled = look(lab, prober, [])
+    assert {r.cell.source: r.finding for r in settled.results} == {A: Finding.AGREES, B: finding}
+
+
+def test_one_that_stays_away_on_a_slow_machine_is_flaky_all_the_same() -> None:
+    def rule(asked: Asked, lawful: Answer) -> Answer:
+        lost = asked.source == B and asked.number not in (0, 2, 3)
+        return DROP if lost else Answer(0.4, 0, "", lawful.backend)
+
+    lab = FakeLab(rule=rule)
+    prober = start(lab, "pair")
+    prober.quickest = 0.4
+    settled = look(lab, prober, [])
+    assert {r.cell.source: r.finding for r in settled.results} == {
+        A: Finding.AGREES,
+        B: Finding.FLAKY,
+    }
+
+
 def test_a_lost_shell_is_opened_again_once() -> None:
     lab = FakeLab(rule=lambda asked, lawful: lose(asked, lawful))
     lost: list[object] = []

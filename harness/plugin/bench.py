@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -58,24 +60,45 @@ class Bench:
     @property
     def runner(self) -> Runner:
         if self._runner is None:
-            options, enforces = self.run.options, self.run.cni.enforces
-            self._runner = Runner(
-                self.lab,
-                self.run.cni,
-                deadline=options.deadline or (None if enforces else IDLE_DEADLINE),
-                timeout=options.timeout,
-                hold=options.hold,
-                evidence=options.evidence or ("failed" if enforces else "never"),
-                progress=self.live.say,
-            )
+            self._runner = self._runner_on(self.lab)
         return self._runner
 
-    def measure(self, item: pytest.Item, scenario: Scenario) -> ScenarioRecord:
+    def _runner_on(self, lab: Lab) -> Runner:
+        options, enforces = self.run.options, self.run.cni.enforces
+        return Runner(
+            lab,
+            self.run.cni,
+            deadline=options.deadline or (None if enforces else IDLE_DEADLINE),
+            timeout=options.timeout,
+            hold=options.hold,
+            evidence=options.evidence or ("failed" if enforces else "never"),
+            progress=self.live.say,
+        )
+
+    @contextmanager
+    def on(self, fabric: str) -> Iterator[Runner]:
+        """A runner on a fabric: the lab's own, or a lab that is made for it and ends with it.
+        Raises LabError."""
+        if fabric == self.run.place.fabric:
+            yield self.runner
+            return
+        elsewhere = replace(self.run.place, fabric=fabric)
+        lab = place.make(self.run.cni, elsewhere, self.run.directory / f"{self.worker}{fabric}")
+        lab.up()
+        runner = self._runner_on(lab)
+        try:
+            yield runner
+        finally:
+            runner.close()
+            lab.down()
+
+    def measure(
+        self, item: pytest.Item, scenario: Scenario, runner: Runner | None = None
+    ) -> ScenarioRecord:
         """Run one scenario for a test and keep its record with the test."""
         from harness.plugin.items import RECORDS
 
-        self.live.say(f"{scenario.id}")
-        record = self.runner.run(scenario)
+        record = (runner or self.runner).run(scenario)
         record.rerun = self.run.rerun(item.nodeid)
         record.worker = self.worker
         item.stash.setdefault(RECORDS, []).append(record)

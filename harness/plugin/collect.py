@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.cnis.cni import Cni
-from harness.plugin.items import Disagreement, bench_of, judge
+from harness.plugin.items import FAILURES, Disagreement, bench_of, judge
 from harness.scenarios.check import check
 from harness.scenarios.features import FEATURES
 from harness.scenarios.load import load_file
@@ -123,7 +123,7 @@ def mark_known(item: pytest.Item, run: Run) -> None:
         item.add_marker(pytest.mark.xfail(reason=reason, raises=Disagreement, strict=True))
     elif name in run.baseline:
         reason = f"baseline: {run.baseline[name]}"
-        item.add_marker(pytest.mark.xfail(reason=reason, strict=False))
+        item.add_marker(pytest.mark.xfail(reason=reason, raises=FAILURES, strict=False))
 
 
 def identity(item: pytest.Item) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 
@@ -27,14 +28,19 @@ def runner(request: pytest.FixtureRequest) -> Runner:
 
 
 @pytest.fixture
-def run_scenario(request: pytest.FixtureRequest) -> Callable[[Scenario], ScenarioRecord]:
+def run_scenario(request: pytest.FixtureRequest) -> Callable[..., ScenarioRecord]:
     """``run_scenario(scenario)`` runs it, keeps its record, and fails, errors or skips the test
-    as the record says; it returns the record of one that passed."""
+    as the record says; it returns the record of one that passed. ``fabric=NAME`` runs it on that
+    fabric, which only the embedded lab can choose."""
     item: pytest.Item = request.node
+    bench = bench_of(request.config)
 
-    def run(scenario: Scenario) -> ScenarioRecord:
+    def run(scenario: Scenario, *, fabric: str | None = None) -> ScenarioRecord:
         check(scenario)
-        record = bench_of(request.config).measure(item, scenario)
+        if fabric is not None and bench.run.place.lab != "netns":
+            pytest.skip("only the embedded lab can choose its fabric")
+        with bench.on(fabric) if fabric else nullcontext() as runner:
+            record = bench.measure(item, scenario, runner)
         judge(record)
         return record
 

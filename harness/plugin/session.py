@@ -17,7 +17,9 @@ from harness.cnis import catalogue
 from harness.cnis.cni import Cni, CniError
 from harness.labs.base import LabError
 from harness.plugin.options import LABS, Options
-from harness.report.record import RecordError, read
+from harness.report import baseline
+from harness.report.baseline import BaselineError
+from harness.report.record import RecordError
 from harness.run import place
 from harness.scenarios.features import FEATURES
 
@@ -149,22 +151,6 @@ def _baseline(path: Path | None) -> Mapping[str, str]:
     if path is None:
         return {}
     try:
-        if path.is_dir() or path.suffix in (".json", ".jsonl"):
-            record = read(path)
-            run = record.run.get("id", path.name)
-            return {
-                scenario.id: f"failed in run {run}"
-                for scenario in record.scenarios
-                if scenario.outcome in ("failed", "xfailed")
-            }
-        known = {}
-        for line in path.read_text(encoding="utf-8").splitlines():
-            scenario, _, reason = line.strip().partition(" ")
-            if scenario and not scenario.startswith("#"):
-                known[scenario] = reason.strip() or f"listed in {path.name}"
-        return known
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text file"
-        raise pytest.UsageError(f"--lab-baseline {path}: {why}") from None
-    except RecordError as error:
+        return baseline.read(path)
+    except (BaselineError, RecordError) as error:
         raise pytest.UsageError(f"--lab-baseline: {error}") from None

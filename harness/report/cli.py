@@ -42,6 +42,11 @@ def _add_report(subparsers: Any) -> None:
         "tools; badge: SVG; conformance: YAML as network-policy-api publishes it; baseline: what "
         "failed, for --lab-baseline",
     )
+    parser.add_argument(
+        "--redact",
+        action="store_true",
+        help="without names, addresses, evidence and command lines, to show to strangers",
+    )
     _add_output(parser)
     parser.set_defaults(run=_report)
 
@@ -79,6 +84,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 def _report(arguments: argparse.Namespace) -> int:
     paths: list[Path] = arguments.records or [DEFAULT]
     if len(paths) > 1:
+        if arguments.redact:
+            print("netpol report: --redact is of one record", file=sys.stderr)
+            return USAGE
         if arguments.format not in ("html", "markdown", "text"):
             print(
                 f"netpol report: --format {arguments.format} is of one record, and "
@@ -90,7 +98,12 @@ def _report(arguments: argparse.Namespace) -> int:
     records, problems = _read(paths)
     if not records:
         return USAGE
-    content = FORMATS[arguments.format](records[0])
+    record = records[0]
+    if arguments.redact:
+        from harness.report.redact import redact
+
+        record = redact(record)
+    content = FORMATS[arguments.format](record)
     output = arguments.output
     if output is None and arguments.format == "html":
         directory = paths[0] if paths[0].is_dir() else paths[0].parent

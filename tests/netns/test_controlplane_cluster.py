@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,19 @@ from clusters import cluster_up, eventually, is_ready, phase, pod_manifest, wget
 from harness.labs.base import LabError, ShellLost
 from harness.labs.cluster import objects, stream
 from harness.labs.cluster.api import Api, ApiError
+from harness.labs.controlplane.engines import ACCOUNT_DIRECTORY, ApiEngine, ApiEngines
 from harness.labs.controlplane.lab import EmbeddedClusterLab
 from harness.model.actions import Apply, Delete, Finish, Relabel
+from harness.model.cluster_policy import (
+    ClusterNetworkPolicy,
+    ClusterPeer,
+    ClusterRule,
+    RuleAction,
+    Subject,
+    Tier,
+)
 from harness.model.flow import Endpoint
+from harness.model.manifest import from_manifest
 from harness.model.policy import LabelSelector, NetworkPolicy, Protocol
 from harness.model.world import (
     ContainerPort,
@@ -139,7 +150,8 @@ def test_nodes_are_as_kubelets_have_them(api: Api) -> None:
         eventually(lambda name=name: _lease_age(api, name) < 40)
     taints = {taint["key"] for taint in nodes[0]["spec"]["taints"]}
     assert taints == {"node-role.kubernetes.io/control-plane"}
-    assert not any(node["spec"].get("taints") for node in nodes[1:])
+    # "Not ready" goes when the controller manager has seen that they are.
+    eventually(lambda: not any(n["spec"].get("taints") for n in api.list("Node")["items"][1:]))
 
 
 def _lease_age(api: Api, node: str) -> float:
@@ -485,3 +497,78 @@ def test_sockets_out_of_the_lab(cluster: EmbeddedClusterLab) -> None:
             assert peer[0] == "172.18.0.4"
             one.sendall(b"hello")
             assert accepted.recv(10) == b"hello"
+
+
+def test_cluster_network_policies_are_served(cluster: EmbeddedClusterLab) -> None:
+    """The CRD is upstream's: it refuses what the specification refuses."""
+    assert "cluster-network-policy" in cluster.features, cluster.missing
+    policy = ClusterNetworkPolicy(
+        "rule",
+        Tier.ADMIN,
+        7,
+        Subject(LabelSelector()),
+        ingress=(ClusterRule(RuleAction.DENY, (ClusterPeer(namespaces=LabelSelector()),), ()),),
+    )
+    cluster.apply([Apply(policy)])
+    stored = from_manifest(cluster.api.get("ClusterNetworkPolicy", "", "rule"))
+    assert (stored.tier, stored.priority, stored.ingress) == (Tier.ADMIN, 7, policy.ingress)
+    with pytest.raises(ApiError) as caught:
+        cluster.apply([Apply(replace(policy, name="wrong", priority=5000))])
+    assert caught.value.status == 422
+    cluster.apply([Delete("ClusterNetworkPolicy", "", "rule")])
+    assert cluster.api.find("ClusterNetworkPolicy", "", "rule") is None
+
+
+# -- engines ---------------------------------------------------------------------------------------
+
+
+def test_an_engine_has_an_account_of_its_own(cluster: EmbeddedClusterLab, tmp_path: Path) -> None:
+    """With the rights that it was given and no other, by kubeconfig and as in a pod."""
+    account = {"name": "engine", "namespace": "kube-system"}
+    rules = [
+        {
+            "apiGroups": ["networking.k8s.io"],
+            "resources": ["networkpolicies"],
+            "verbs": ["list", "watch"],
+        }
+    ]
+    rbac = "rbac.authorization.k8s.io"
+    objects = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": "engine"},
+            "rules": rules,
+        },
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": "engine"},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "engine"},
+            "subjects": [{"kind": "ServiceAccount", **account}],
+        },
+    ]
+    script = (
+        "cat $KUBECONFIG; echo; echo node $NODE_NAME {node} {dataplane}; "
+        f"cat {ACCOUNT_DIRECTORY}/token; exec sleep 1000"
+    )
+    engine = ApiEngine(["sh", "-c", script], ("kube-system", "engine"), objects)
+    engines = ApiEngines(cluster.plane, engine, dataplane="nftables", logs=tmp_path)
+    engines.prepare(cluster.api)
+    try:
+        engines.start("worker")
+        log = engines.log("worker")
+        eventually(lambda: "node worker worker nftables\n" in log.read_text())
+        token = eventually(lambda: log.read_text().rpartition("nftables\n")[2])
+        asked = cluster.plane.api(token)
+        assert asked.list("NetworkPolicy")["kind"] == "NetworkPolicyList"
+        with pytest.raises(ApiError) as caught:
+            asked.list("Pod")
+        assert caught.value.status == 403
+        assert f"token: {token}" in log.read_text()
+        assert engines.ended() == []
+        engines.running["worker"].signal(9)
+        eventually(lambda: engines.ended() == ["worker"])
+    finally:
+        engines.stop("worker")

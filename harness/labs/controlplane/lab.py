@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from harness.labs.cluster import objects, stream
 from harness.labs.cluster.lab import ClusterLab
 from harness.labs.cluster.objects import Images
 from harness.labs.controlplane import binaries as binaries_
+from harness.labs.controlplane import crds
 from harness.labs.controlplane.engines import ApiEngine, ApiEngines
 from harness.labs.controlplane.forward import Forwarder
 from harness.labs.controlplane.kubelet.hollow import HollowKubelets
@@ -160,7 +162,7 @@ class EmbeddedClusterLab(ClusterLab):
         self._kubelets = HollowKubelets(self._plane, self.topology, nodes)
         self._kubelets.start()
         self._api = self._plane.api()
-        self._api.check = self._check  # which knows of kubelets and the holder as well
+        self._api.check = self.check  # which knows of kubelets and the holder as well
         self.seconds["nodes ready"] = clock() - at
         at = clock()
         self._start_services()
@@ -216,7 +218,7 @@ class EmbeddedClusterLab(ClusterLab):
         deadline = time.monotonic() + _ACCOUNT_SECONDS
         # "default" of both namespaces: pods can be made from here on.
         while not all(api.find("ServiceAccount", n, "default") for n in ("default", "kube-system")):
-            self._check()
+            self.check()
             if time.monotonic() > deadline:
                 raise LabError(
                     "kube-controller-manager has made no service accounts within "
@@ -231,6 +233,8 @@ class EmbeddedClusterLab(ClusterLab):
             self.plane.start_proxies(self.proxy_mode)
 
     def _start_engines(self) -> None:
+        with contextlib.suppress(binaries_.BinariesError):  # abilities() tells what is missing
+            self._manifests = (crds.find(), *self._manifests)
         for manifest in self._manifests:
             self.api.apply(manifest)
             if manifest["kind"] == "CustomResourceDefinition":
@@ -264,7 +268,7 @@ class EmbeddedClusterLab(ClusterLab):
         deadline = time.monotonic() + _SERVICE_SECONDS
         left = [(node, address) for node in self.node_names for address in self._dns_ips()]
         while left:
-            self._check()
+            self.check()
             try:
                 self.plane.dialer.connect(*left[0], dns.PORT, timeout=1.0).close()
             except OSError as error:
@@ -278,8 +282,8 @@ class EmbeddedClusterLab(ClusterLab):
             else:
                 left.pop(0)
 
-    def _check(self) -> None:
-        """What explains that something does not answer."""
+    def check(self) -> None:
+        """Raises LabError if a program, a kubelet or the lab as a whole is not well."""
         if not self.holder.alive:
             raise LabError(
                 "the embedded lab is gone: its holder process has died",
@@ -322,7 +326,9 @@ class EmbeddedClusterLab(ClusterLab):
         features, missing = detect.lab_features(self.fabric, self.families, proxy=True, dns=True)
         own, lacks = super().abilities()
         if "cluster-network-policy" not in own:
-            missing["cluster-network-policy"] = lacks["cluster-network-policy"]
+            missing["cluster-network-policy"] = (
+                f"{lacks['cluster-network-policy']}: `make api-binaries` gets its CRD"
+            )
             features -= {"cluster-network-policy"}
         return features | {"api"}, missing
 
@@ -387,7 +393,7 @@ class EmbeddedClusterLab(ClusterLab):
 
     def apply(self, actions: Sequence[Action]) -> float:
         """See :class:`harness.labs.base.Lab`; raises LabError also if a program has died."""
-        self._check()
+        self.check()
         return super().apply(actions)
 
     def evidence(self, world: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]:

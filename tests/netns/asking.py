@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from harness.labs.netns.addresses import of_family
 from harness.labs.netns.lab import NetnsLab
 from harness.model.flow import Endpoint, EndpointKind
+
+DATAGRAM = """
+import socket, sys
+sock = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+sock.settimeout(3)
+sock.connect((sys.argv[1], int(sys.argv[2])))
+sock.send(b"?")
+print(sock.recv(1000).decode(), end="")
+"""
 
 
 @dataclass(frozen=True)
@@ -39,10 +49,9 @@ def ask(lab: NetnsLab, client: str, host: str, port: int = 80, seconds: float = 
 
 def ask_udp(lab: NetnsLab, client: str, host: str, port: int) -> Reply:
     """One datagram and its answer."""
-    family, target = ("UDP6", f"[{host}]") if ":" in host else ("UDP4", host)
-    argv = ["socat", "-t2", "-T2", "-", f"{family}:{target}:{port}"]
-    done = lab.exec(Endpoint.parse(client), argv, "?\n")
-    return _reply(done.out, "-") if done.out else Reply(error=done.err.strip() or "silence")
+    argv = [sys.executable, "-S", "-c", DATAGRAM, host, str(port)]
+    done = lab.exec(Endpoint.parse(client), argv)
+    return _reply(done.out, "-") if done.code == 0 else Reply(error=done.err.strip())
 
 
 def _reply(text: str, token: str) -> Reply:

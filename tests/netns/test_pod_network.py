@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from harness.labs.netns.fabric import FABRICS
 from harness.labs.netns.lab import NetnsLab
 from harness.labs.server import NODE_SERVER_PORT
 from harness.model.actions import Apply, Delete
+from harness.model.flow import Endpoint
 from harness.model.policy import Protocol
-from harness.model.world import ContainerPort, Namespace, Pod
+from harness.model.world import ContainerPort, Namespace, Pod, Service, ServicePort
 from tests.netns.asking import address, ask, ask_udp
 
 PORTS = (
@@ -71,19 +76,64 @@ def test_every_declared_port_listens_and_no_other(lab: NetnsLab) -> None:
     assert "refused" in ask(lab, "net/one", far, 81).error
 
 
-def test_pods_echo(lab: NetnsLab) -> None:
-    from harness.model.flow import Endpoint
+def test_an_address_used_again_leads_to_its_new_pod_at_once(lab: NetnsLab) -> None:
+    """Nobody sends to where the address was before: neighbour tables are warm, on purpose."""
+    lab.apply([Apply(Pod("net", "old", node="worker"))])
+    ips = lab.world.pods["net", "old"].ips
+    for n in range(3):
+        for client in CLIENTS:
+            for ip in ips:
+                assert ask(lab, client, ip).name == ("net/old" if n == 0 else f"net/new{n - 1}")
+        gone = Delete("Pod", "net", "old" if n == 0 else f"new{n - 1}")
+        lab.apply([gone, Apply(Pod("net", f"new{n}", node="worker", ips=ips))])
+    lab.apply([Delete("Pod", "net", "new2")])
 
+
+def test_pods_echo(lab: NetnsLab) -> None:
     for family in (4, 6):
         argv = ["busybox", "ping", f"-{family}", "-c1", "-W2", address(lab, "net/far", family)]
-        assert lab.exec(Endpoint.parse("net/one"), argv).code == 0
+        done = lab.exec(Endpoint.parse("net/one"), argv)
+        assert done.code == 0
 
 
 def test_addresses_come_out_of_the_nodes_pod_cidr(lab: NetnsLab) -> None:
-    import ipaddress
-
     for name, node in PODS.items():
         cidrs = [ipaddress.ip_network(c) for c in lab.world.nodes[node].pod_cidrs]
         ips = [ipaddress.ip_address(a) for a in lab.world.pods["net", name].ips]
         assert len(ips) == 2
         assert all(address in cidr for address, cidr in zip(ips, cidrs, strict=True))
+
+
+@pytest.mark.parametrize("fabric", ["routed", "overlay", "bridged"])
+def test_a_lab_of_ipv6_alone(make_lab: Any, fabric: str) -> None:
+    lab = make_lab(fabric=fabric, families=(6,))
+    pods = [Apply(Pod("six", name, {"a": "b"}, node=node)) for name, node in PODS.items()]
+    service = Service("six", "s", {"a": "b"}, (ServicePort(80, 80),))
+    lab.apply([Apply(Namespace("six")), *pods, Apply(service)])
+    for client in ("six/one", "node:worker", "external:outside"):
+        for name in PODS:
+            reply = ask(lab, client, address(lab, f"six/{name}", 6))
+            assert (reply.name, reply.client) == (f"six/{name}", address(lab, client, 6)), reply
+    assert ask(lab, "six/one", "s").ok
+    assert "4" not in str(lab.exec(Endpoint.parse("six/one"), ["ip", "-4", "route"]).out)
+
+
+def test_interfaces_can_be_named_as_an_engine_wants_them(make_lab: Any) -> None:
+    fabric = FABRICS["bridged"].named(bridge="weave", uplink="vethwe-bridge", prefix="vethwepl")
+    lab = make_lab(fabric=fabric)
+    lab.apply([Apply(Namespace("n")), Apply(Pod("n", "p", node="worker"))])
+    links = lab.exec(Endpoint.parse("node:worker"), ["ip", "-o", "link"]).out
+    for name in ("weave:", "vethwe-bridge@", "vethwepl"):
+        assert name in links
+    assert ask(lab, "node:worker2", address(lab, "n/p")).name == "n/p"
+    routed = FABRICS["routed"]
+    # sha1("default.web") begins with these digits.
+    assert routed.link("default", "web") == "cali" + hashlib.sha1(b"default.web").hexdigest()[:11]
+
+
+def test_nodes_of_any_number(make_lab: Any) -> None:
+    for names in (("only",), tuple(f"n{i}" for i in range(6))):
+        lab = make_lab(nodes=names, fabric="overlay")
+        lab.apply([Apply(Namespace("n")), *(Apply(Pod("n", f"on-{x}", node=x)) for x in names)])
+        for x in names:
+            assert ask(lab, f"node:{names[0]}", address(lab, f"n/on-{x}")).name == f"n/on-{x}"

@@ -16,6 +16,7 @@ Interface names can be set, because policy engines insist on theirs.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -28,6 +29,8 @@ SWITCH = "switch-nodes"
 SEGMENT = "switch-pods"
 OUTSIDE = "switch-outside"
 
+LONGEST_NAME = 15
+"""Characters of an interface's name (IFNAMSIZ less one)."""
 GATEWAY = {4: "169.254.1.1", 6: "fe80::ecee:eeff:feee:eeee"}
 GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
 VNI = 1
@@ -61,7 +64,7 @@ class Fabric:
     def link(self, namespace: str, pod: str) -> str:
         """Name of the node's end of a pod's link."""
         digest = hashlib.sha1(f"{namespace}.{pod}".encode(), usedforsecurity=False).hexdigest()
-        return f"{self.prefix}{digest[:11]}"
+        return f"{self.prefix}{digest[:11]}"[:LONGEST_NAME]
 
     def named(self, **names: str) -> Fabric:
         """The same fabric with other interface names."""
@@ -83,8 +86,9 @@ Lines = list[str]
 def root_batch(families: Sequence[int]) -> Lines:
     """The switches, and the router (first address of each) between nodes and outside."""
     lines = ["link set lo up"]
-    for bridge in (SWITCH, SEGMENT, OUTSIDE):
-        lines += [f"link add {bridge} type bridge mcast_snooping 0", f"link set {bridge} up"]
+    for n, bridge in enumerate((SWITCH, SEGMENT, OUTSIDE)):
+        made = f"link add {bridge} address {_bridge_mac(0xFF00 + n)} type bridge mcast_snooping 0"
+        lines += [made, f"link set {bridge} up"]
     for family in families:
         for bridge, cidr in ((SWITCH, ip.NODE_CIDRS), (OUTSIDE, ip.OUTSIDE_CIDRS)):
             mask = cidr[family].partition("/")[2]
@@ -102,7 +106,10 @@ def node_batch(fabric: Fabric, index: int, node: Node, others: Sequence[tuple[in
         lines.append(f"addr add {address}/{mask} dev eth0{_nodad(family)}")
         lines.append(f"route add {_default(family)} via {ip.at(ip.NODE_CIDRS[family], 1)}")
     if fabric.pods == "bridge":
-        lines.append(f"link add {fabric.bridge} mtu {fabric.mtu} type bridge mcast_snooping 0")
+        lines.append(
+            f"link add {fabric.bridge} address {_bridge_mac(index)} mtu {fabric.mtu} "
+            f"type bridge mcast_snooping 0"
+        )
         lines.append(f"link set {fabric.bridge} up")
     if fabric.nodes == "switch":
         lines += _cable(fabric.uplink, f"pods{index}", fabric.mtu)
@@ -161,8 +168,8 @@ def pod_batch(fabric: Fabric, node: Node, pod: Pod) -> Lines:
     link = fabric.link(pod.namespace, pod.name)
     lines = ["link set lo up"]
     lines.append(
-        f"link add eth0 mtu {fabric.mtu} type veth peer name {link} mtu {fabric.mtu} "
-        f"netns {node.name}"
+        f"link add eth0 address {_mac_of(pod.ips[0])} mtu {fabric.mtu} type veth "
+        f"peer name {link} mtu {fabric.mtu} netns {node.name}"
     )
     lines.append("link set eth0 up")
     for address in pod.ips:
@@ -219,6 +226,7 @@ def _plug(fabric: Fabric, node: Node, pod: Pod) -> Lines:
 def external_batch(index: int, ips: Sequence[str]) -> Lines:
     """In an outside host's namespace."""
     lines = ["link set lo up", *_cable("eth0", f"outside{index}", 1500)]
+    lines.append(f"link set eth0 address {_mac_of(ips[0])}")
     for address in ips:
         family = ip.family_of(address)
         gateway = ip.at(ip.OUTSIDE_CIDRS[family], 1)
@@ -293,6 +301,22 @@ def _nodad(family: int) -> str:
 
 def _mac(index: int) -> str:
     return f"02:00:00:00:{index >> 8:02x}:{index & 255:02x}"
+
+
+def _bridge_mac(index: int) -> str:
+    """A bridge's own hardware address. Without one it has its lowest port's, and so another one
+    when that port goes: neighbours would send to the old one for as long as it looks reachable."""
+    return f"02:00:00:01:{index >> 8:02x}:{index & 255:02x}"
+
+
+def _mac_of(address: str) -> str:
+    """A hardware address that goes with an address, as CNI's bridge plugin once had it.
+
+    So nobody's neighbour table is wrong when a new pod takes the address of one that is gone.
+    """
+    raw = ipaddress.ip_address(address).packed
+    four = raw if len(raw) == 4 else hashlib.sha1(raw, usedforsecurity=False).digest()[:4]
+    return "0a:58:" + four.hex(":")
 
 
 def _pod_cidr(node: Node, family: int) -> str:

@@ -188,8 +188,8 @@ class NetnsLab:
         log = self.run_dir / f"engine-{node}.log"
         engine = self.engines[node] = Engine(self.holder, node, filled, log, self._engine_env)
         if self._protocol:
-            known = [("ADDED", thing) for thing in _objects(self.world)]
-            engine.send(self.written_down([*known, ("SYNCED", None)]), self._seq)
+            listed = [("ADDED", thing) for thing in _objects(self.world)]
+            engine.send(self.written_down([*listed, ("SYNCED", None)]), self._seq)
         return engine
 
     def _manifest(self, thing: Any) -> dict[str, Any]:

@@ -229,11 +229,15 @@ class FakeLab:
                 target = Endpoint(EndpointKind.SERVICE, *service.key)
                 cell = Cell(source, target, port, protocol, Via.SERVICE_IP, family)
                 verdict = decide(world, cell).verdict
-                backend = str(world.backends(service)[0])
-                return DROP if verdict is Verdict.DENY else allowed(backend)
+                if not (backends := world.backends(service)):
+                    return REFUSE
+                return DROP if verdict is Verdict.DENY else allowed(str(backends[0]))
         for external in world.externals.values():
             if host in external.ips:
-                return allowed(f"external:{external.name}")
+                target = Endpoint(EndpointKind.EXTERNAL, "", external.name)
+                cell = Cell(source, target, port, protocol, Via.EXTERNAL_IP, family)
+                denied = source != target and decide(world, cell).verdict is Verdict.DENY
+                return DROP if denied else allowed(str(target))
         return DROP
 
     def at(self, delay: float, shell: FakeShell, text: str) -> None:

@@ -21,6 +21,5 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = f"netpol {version}"
-html_static_path = ["_static"]
 html_show_sphinx = False
 html_copy_source = False

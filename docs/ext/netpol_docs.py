@@ -20,7 +20,7 @@ class Generated(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         node = nodes.Element()
         self.state.nested_parse(StringList(list(self.lines()), source="generated"), 0, node)
-        return node.children
+        return list(node.children)
 
 
 class PytestOptions(Generated):

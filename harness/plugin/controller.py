@@ -36,6 +36,9 @@ class Controller:
         self.facts: dict[str, Any] = {}
         self.told: set[str] = set()
         self.interrupted = False
+        if not config.getoption("xmlpath") and not config.getoption("collectonly"):
+            # pytest's own JUnit plugin is configured after this one, and writes it.
+            config.option.xmlpath = str(run.directory / "junit.xml")
         if config.getoption("lab_live") and config.getoption("numprocesses", None):
             self.listener = Listener(config)
 

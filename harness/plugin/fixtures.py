@@ -7,12 +7,19 @@ from contextlib import nullcontext
 
 import pytest
 
+from harness.cnis.cni import Cni
 from harness.labs.base import Lab
 from harness.plugin.items import bench_of, judge
 from harness.report.record import ScenarioRecord
 from harness.run.runner import Runner
 from harness.scenarios.check import check
 from harness.scenarios.scenario import Scenario
+
+
+@pytest.fixture
+def cni(request: pytest.FixtureRequest) -> Cni:
+    """The catalogue entry that this run is about."""
+    return bench_of(request.config).run.cni
 
 
 @pytest.fixture

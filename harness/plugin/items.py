@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.labs.base import LabError
-from harness.report import failure
+from harness.report import failure, junit
 from harness.report.record import ScenarioRecord, encode_scenario
 
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ class Items:
             data["facts"] = self.config.stash[BENCH].facts()
             data["records"] = [encode_scenario(record) for record in records]
             data["tally"] = tally(records)
+            # They travel with the report of the teardown, from which JUnit XML takes them.
+            item.user_properties += [pair for r in records for pair in junit.properties(r)]
         setattr(report, NETPOL, data)
         tell(report)
         return report

@@ -165,8 +165,15 @@ def node_port(world: World, cell: Cell) -> list[tuple[Pod, int, bool]]:
                 return [
                     (pod, port, local)
                     for pod, port in found
-                    if not local
-                    or cell.source.kind is not EndpointKind.EXTERNAL
-                    or pod.node == node.name
+                    if not local or pod.node == node.name or _is_on(world, cell.source, node)
                 ]
     return []
+
+
+def _is_on(world: World, source: Endpoint, node: Node) -> bool:
+    """Whether a client is the node or one of its pods: to kube-proxy, who comes from anywhere else
+    is outside, and ``externalTrafficPolicy: Local`` keeps it to the node's own pods."""
+    if source.kind is EndpointKind.POD:
+        pod = world.pods.get((source.namespace, source.name))
+        return pod is not None and pod.node == node.name
+    return source.kind is EndpointKind.NODE and source.name == node.name

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from harness.labs.base import LabError, ShellLost
+from harness.labs.netns import client, topology
 from harness.labs.netns.addresses import at
 from harness.labs.netns.lab import NetnsLab
 from harness.labs.netns.topology import node_box
@@ -20,6 +21,7 @@ from harness.model.world import (
     ContainerPort,
     External,
     Namespace,
+    Node,
     Phase,
     Pod,
     Service,
@@ -319,3 +321,57 @@ def test_a_program_that_is_not_there(lab: NetnsLab) -> None:
     done = lab.exec(Endpoint.parse("w/client"), ["no-such-program"])
     assert done.code == 127
     assert "No such file" in done.err
+
+
+def test_a_pending_pod_has_no_place_until_it_runs(lab: NetnsLab) -> None:
+    _apply(lab, Pod("w", "later", {"a": "b"}, phase=Phase.PENDING, ready=False))
+    waiting = lab.world.pods["w", "later"]
+    assert waiting.ips == ()
+    with pytest.raises(LabError, match="there is no w/later"):
+        lab.shell(Endpoint.parse("w/later"))
+    _apply(lab, Pod("w", "later", {"a": "b"}))
+    assert lab.world.pods["w", "later"].uid == waiting.uid
+    assert ask(lab, "w/client", address(lab, "w/later")).name == "w/later"
+    with pytest.raises(LabError, match="cannot become Pending again"):
+        _apply(lab, Pod("w", "later", phase=Phase.PENDING))
+
+
+def test_a_pod_that_cannot_be_made_leaves_nothing_in_the_way(
+    lab: NetnsLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topology, "NGINX_READY", "a word that nginx does not say")
+    monkeypatch.setattr(client, "_ANSWER_SECONDS", 0.5)
+    with pytest.raises(LabError, match="has not answered to 'make'"):
+        _apply(lab, Pod("w", "good", node="worker"))
+    monkeypatch.undo()
+    assert ("w", "good") not in lab.world.pods
+    taken = Pod("w", "good", node="worker", host_network=True, ports=(ContainerPort(7100),))
+    lab.exec(
+        Endpoint.parse("node:worker"),
+        ["sh", "-c", "busybox nc -l -p 7100 -e cat >&- 2>&- & sleep 0.2"],
+    )
+    with pytest.raises(LabError, match=r"w/good: .*Address already in use"):
+        _apply(lab, taken, Pod("w", "other", node="worker"))
+    assert lab.world.pods.keys() & {("w", "good"), ("w", "other")} == set()
+    _apply(lab, Pod("w", "good", node="worker"), Pod("w", "other", node="worker"))
+    assert ask(lab, "w/client", address(lab, "w/other")).name == "w/other"
+
+
+def test_a_service_asks_for_its_address(lab: NetnsLab) -> None:
+    ports = (ServicePort(80, 80),)
+    _apply(lab, Service("w", "fixed", {}, ports, ("10.96.0.77",)))
+    assert address(lab, "svc:w/fixed") == "10.96.0.77"
+    with pytest.raises(LabError, match="w/fixed has it"):
+        _apply(lab, Service("w", "thief", {}, ports, ("10.96.0.77",)))
+    with pytest.raises(LabError, match="is not in 10"):
+        _apply(lab, Service("w", "stray", {}, ports, ("192.0.2.7",)))
+
+
+def test_nodes_stay(lab: NetnsLab) -> None:
+    with pytest.raises(LabError, match="nodes stay until it ends"):
+        _apply(lab, Delete("Node", "", "worker"))
+    with pytest.raises(LabError, match="cannot join"):
+        _apply(lab, Node("fourth"))
+    _apply(lab, Node("worker", labels={"zone": "a"}))
+    assert lab.world.nodes["worker"].labels == {"zone": "a"}
+    assert lab.world.nodes["worker"].ips

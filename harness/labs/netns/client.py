@@ -95,7 +95,8 @@ class Holder:
         self._log = log
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Future[dict[str, Any]]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of what is waited for
+        self._sending = threading.Lock()  # apart, so that answers are read while a request is sent
         self._dead = ""
         self._closing = False
         ours, theirs = socket.socketpair()
@@ -169,11 +170,12 @@ class Holder:
             if self._dead:
                 raise self._lost()
             self._waiting[number] = future
-            try:
+        try:
+            with self._sending:
                 wire.send(self._socket, {"id": number, "op": op, **arguments}, fds)
-            except OSError as error:
-                self._dead = str(error)
-                raise self._lost() from error
+        except OSError as error:
+            self._dead = self._dead or str(error)
+            raise self._lost() from error
         return future
 
     def finish(self, future: Future[dict[str, Any]], op: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import select
 import selectors
 import signal
@@ -65,6 +66,11 @@ def main() -> None:
         return  # it died while this process was starting
     if os.getppid() != lab:
         return
+    # A pod takes four descriptors here; nginx and engines want their own.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
+        most = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
     try:
         pid, lifeline = _enter_namespaces()
         if pid == 0:

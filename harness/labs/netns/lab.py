@@ -28,7 +28,16 @@ from harness.model.actions import Action, Apply, Delete, Finish, Relabel
 from harness.model.flow import Cell, Endpoint, EndpointKind
 from harness.model.manifest import to_manifest
 from harness.model.policy import Protocol
-from harness.model.world import ContainerPort, External, Namespace, Node, Pod, Service, World
+from harness.model.world import (
+    ContainerPort,
+    External,
+    Namespace,
+    Node,
+    Phase,
+    Pod,
+    Service,
+    World,
+)
 
 NODES = ("control-plane", "worker", "worker2")
 NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
@@ -232,6 +241,15 @@ class NetnsLab:
         change.finish()
         return change.started
 
+    def forget(self, pods: Sequence[Pod]) -> None:
+        """Pods that could not be made: what there is of them goes, as if they never had been."""
+        self.topology.remove_pods(pods, whole=False)
+        left = dict(self.world.pods)
+        for pod in pods:
+            left.pop(pod.key, None)
+            self.placement.release(pod)
+        self.world = self.world.with_(pods=left)
+
     def follow_services(self) -> None:
         """Bring the nodes' rules and the DNS server's names up to the present world."""
         if self._proxy:
@@ -358,9 +376,7 @@ class _Change:
         after = transition.step(before, action)
         events = list(_events(action, before, after))
         gone = [
-            old
-            for kind, old, new in events
-            if isinstance(old, Pod) and old.live and (kind == "DELETED" or not new.live)
+            old for kind, old, new in events if _runs(old) and (kind == "DELETED" or not _runs(new))
         ]
         if any(pod.key in self.fresh for pod in gone):
             self._flush()
@@ -377,8 +393,8 @@ class _Change:
                 continue
             self.events.append((kind, thing))
             self.services |= isinstance(thing, Pod | Service)
-            if kind == "ADDED" and isinstance(thing, Pod) and thing.live:
-                self.fresh[thing.key] = thing
+            if _runs(new) and not (kind == "MODIFIED" and _runs(old)):
+                self.fresh[new.key] = new
             if kind == "DELETED" and isinstance(thing, Service):
                 placement.release_service(thing)
 
@@ -401,7 +417,12 @@ class _Change:
         if pods:
             self._begin()
             run = {str(pod): dns.process(str(pod)) for pod in pods if pod.key in lab.own}
-            lab.topology.make_pods(pods, run)
+            try:
+                lab.topology.make_pods(pods, run)
+            except LabError:
+                lab.forget(pods)
+                lab.tell(lab.written_down([event for event in events if event[1] not in pods]))
+                raise
         data = lab.written_down(events)
         self._begin()
         lab.tell(data)
@@ -455,6 +476,10 @@ def _events(action: Action, before: World, after: World) -> Iterator[tuple[str, 
         yield "ADDED", None, new
     else:
         yield "MODIFIED", old, new
+
+
+def _runs(thing: Any) -> bool:
+    return isinstance(thing, Pod) and thing.phase is Phase.RUNNING
 
 
 def _objects(world: World) -> Iterator[Any]:

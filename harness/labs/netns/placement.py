@@ -11,9 +11,9 @@ from harness.labs.base import LabError
 from harness.labs.netns import addresses as ip
 from harness.labs.netns.addresses import Range
 from harness.labs.server import DEFAULT_PORT, NODE_SERVER_PORT
-from harness.model.actions import Action, Apply
+from harness.model.actions import Action, Apply, Delete
 from harness.model.policy import Protocol
-from harness.model.world import External, Node, Pod, Service, Workload, World
+from harness.model.world import External, Node, Phase, Pod, Service, Workload, World
 
 NODE_PORTS = range(30000, 32768)
 
@@ -39,7 +39,13 @@ class Placement:
         """The action with all that the cluster decides filled in. Raises LabError."""
         match action:
             case Apply(object=Pod() as pod):
-                return Apply(self._again(world, pod) or self._place(world, pod))
+                return Apply(
+                    self._waiting(world, pod) or self._again(world, pod) or self._place(world, pod)
+                )
+            case Delete(kind="Node"):
+                raise LabError(
+                    f"node {action.name} cannot leave: the embedded lab's nodes stay until it ends"
+                )
             case Apply(object=Service() as service):
                 return Apply(self._serve(world, service))
             case Apply(object=External() as external) if not external.ips:
@@ -66,21 +72,32 @@ class Placement:
         for address in service.cluster_ips:
             self._services[ip.family_of(address)].release(address)
 
+    def _waiting(self, world: World, pod: Pod) -> Pod | None:
+        """A pod that is pending has no address and no place yet."""
+        if pod.phase is not Phase.PENDING:
+            return None
+        known = world.pods.get(pod.key)
+        if known and known.phase is Phase.RUNNING:
+            raise LabError(f"pod {pod} runs: it cannot become {pod.phase} again; delete it first")
+        return replace(pod, ips=(), uid=_uid(pod, known))
+
     def _again(self, world: World, pod: Pod) -> Pod | None:
         """The pod as it is there already, if no more than labels or readiness are to change."""
         known = world.pods.get(pod.key)
-        if known is None or not known.live or not pod.live:
+        if known is None or known.phase is not Phase.RUNNING or not pod.live:
             return None
         node, ips = pod.node or known.node, pod.ips or known.ips
         if (node, set(ips)) != (known.node, set(known.ips)) or _shape(pod) != _shape(known):
             return None
-        return replace(pod, node=node, ips=known.ips, uid=known.uid, phase=known.phase)
+        return replace(pod, node=node, ips=known.ips, uid=known.uid)
 
     def _place(self, world: World, pod: Pod) -> Pod:
         if not pod.live:
             raise LabError(f"pod {pod} cannot be applied as {pod.phase}: apply it, then finish it")
         node = self._schedule(world, pod)
-        pod = replace(pod, node=node, uid=pod.uid or str(uuid.uuid4()))
+        known = world.pods.get(pod.key)
+        pending = known if known and known.phase is Phase.PENDING else None
+        pod = replace(pod, node=node, uid=_uid(pod, pending))
         if pod.host_network:
             return replace(pod, ips=world.nodes[node].ips)
         if not pod.ips:
@@ -127,7 +144,13 @@ class Placement:
             ips = service.cluster_ips or (known.cluster_ips if known else ())
             if ips:
                 for address in ips:
-                    self._services[ip.family_of(address)].claim(address, str(service))
+                    found = self._services.get(ip.family_of(address))
+                    if found is None or address not in found:
+                        ranges = ", ".join(r.cidr for r in self._services.values())
+                        raise LabError(
+                            f"Service {service} asks for {address}, which is not in {ranges}"
+                        )
+                    found.claim(address, str(service))
             else:
                 ips = tuple(self._services[f].take(str(service)) for f in self.families)
             service = replace(service, cluster_ips=ips)
@@ -150,6 +173,10 @@ class Placement:
         return next(
             port for port in itertools.islice(self._node_ports, len(NODE_PORTS)) if port not in used
         )
+
+
+def _uid(pod: Pod, known: Pod | None) -> str:
+    return pod.uid or (known.uid if known else "") or str(uuid.uuid4())
 
 
 def _shape(pod: Pod) -> tuple[object, ...]:

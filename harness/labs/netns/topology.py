@@ -168,21 +168,29 @@ class Topology:
         """Bring the links of new pods up."""
         self._on_nodes(pods, fabrics.plug_batch)
 
-    def remove_pods(self, pods: Sequence[Pod]) -> None:
-        """Take pods away: their links first, then their processes."""
-        self._on_nodes(pods, fabrics.unplug_batch)
+    def remove_pods(self, pods: Sequence[Pod], *, whole: bool = True) -> None:
+        """Take pods away: their links first, then their processes.
+
+        ``whole``: they were made; else some of it may not be there.
+        """
+        self._on_nodes(pods, fabrics.unplug_batch, force=not whole)
         self.holder.request("drop", boxes=[str(pod) for pod in pods])
 
     def _on_nodes(
         self,
         pods: Sequence[Pod],
         batch: Callable[[Fabric, Node, Sequence[Pod]], list[str]],
+        force: bool = False,
     ) -> None:
         """One ``ip`` batch in each node that has some of these pods."""
         for name, (_, node) in self.nodes.items():
             here = [pod for pod in pods if pod.node == name and not pod.host_network]
-            if here:
-                self.ip(node_box(name), batch(self.fabric, node, here))
+            lines = batch(self.fabric, node, here) if here else []
+            if force and lines:
+                text = "\n".join(lines) + "\n"
+                self.holder.run(node_box(name), ["ip", "-force", "-batch", "-"], text)
+            else:
+                self.ip(node_box(name), lines)
 
     def pod_spec(self, pod: Pod) -> Spec:
         """The box of a pod."""

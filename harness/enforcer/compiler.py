@@ -49,6 +49,13 @@ class Known(NamedTuple):
 NOTHING_KNOWN = Known((), ())
 
 
+class Merged(NamedTuple):
+    """Rows of single policies, and the one row that says the same."""
+
+    parts: list[Row]
+    row: Row
+
+
 class Compiler:
     """Holds the objects of the cluster and compiles what the pods of ``node`` need.
 
@@ -64,6 +71,7 @@ class Compiler:
         self._policies: dict[PolicyKey, NetworkPolicy] = {}
         self._rules: dict[PolicyKey, dict[Direction, tuple[Row, ...]]] = {}
         self._by_target: dict[Target, dict[PolicyKey, None]] = {}
+        self._merged: dict[Target, dict[Ports | Anything, Merged]] = {}
         self._claims = Claims()
         self._peers = PodIndex(self._namespaces)
         self._subjects = PodIndex(self._namespaces)
@@ -228,10 +236,11 @@ class Compiler:
             old = before.get(target, ())
             new: tuple[Row, ...] = ()
             if policies and self._subjects.members(target.query):
-                rows = (row for key in policies for row in self._rules[key][target.direction])
-                targets[target] = new = merge_rows(rows)
+                rows = [row for key in policies for row in self._rules[key][target.direction]]
+                targets[target] = new = merge_rows(rows, self._merged.setdefault(target, {}))
             else:
                 targets.pop(target, None)
+                self._merged.pop(target, None)
             if not policies:
                 self._forget_target(target)
             for rows_then, sign in ((new, 1), (old, -1)):
@@ -379,16 +388,23 @@ def compile_rules(
             problems.append(f"{place}: {error}")
 
 
-def merge_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """One row for each distinct list of ports, with the union of its peers."""
+def merge_rows(rows: Iterable[Row], merged: dict[Ports | Anything, Merged]) -> tuple[Row, ...]:
+    """One row for each distinct list of ports, with the union of its peers.
+
+    ``merged`` is what was merged the last time, brought up to date: a merged row whose parts are
+    the same stays the same object.
+    """
     by_ports: dict[Ports | Anything, list[Row]] = {}
     for row in rows:
         by_ports.setdefault(row.ports, []).append(row)
-    merged = (
-        Row(join_peers(row.peers for row in same), ports, join_origins(same))
-        for ports, same in by_ports.items()
-    )
-    return tuple(sorted(merged, key=lambda row: row.origins))
+    for ports in merged.keys() - by_ports.keys():
+        del merged[ports]
+    for ports, same in by_ports.items():
+        known = merged.get(ports)
+        if known is None or known.parts != same:
+            peers = join_peers(row.peers for row in same)
+            merged[ports] = Merged(same, Row(peers, ports, join_origins(same)))
+    return tuple(sorted((one.row for one in merged.values()), key=lambda row: row.origins))
 
 
 def join_peers(peers: Iterable[Peers | Anything]) -> Peers | Anything:

@@ -23,6 +23,7 @@ GLANCE = 0.4  # seconds between looks at what the kernel does not tell of, while
 GLANCE_LATEST = 0.8
 GLANCE_SHARE = 0.005  # of the processor, unless that would be later than the latest
 VERIFY = 300.0  # seconds between full comparisons
+VERIFY_SOON = 0.5  # seconds without a change before one that is wanted
 MEND = 0.1  # seconds between mendings, if somebody changes our rules all the time
 RETRY, RETRY_MOST = 0.05, 10.0  # seconds
 
@@ -84,6 +85,7 @@ class Controller:
         self._begun = 0.0
         self._errors: list[str] = []
         self._told: set[str] = set()
+        self._last_change = 0.0
         self._next_glance = 0.0
         self._next_verify = time.monotonic() + VERIFY
 
@@ -150,6 +152,8 @@ class Controller:
             problem = self._plane.glance()
             took = time.thread_time() - begun
             self._next_glance = now + min(GLANCE_LATEST, max(GLANCE, took / GLANCE_SHARE))
+        if self._plane.unsure:
+            self._next_verify = min(self._next_verify, self._last_change + VERIFY_SOON)
         if not problem and now >= self._next_verify:
             problem = self._plane.verify()
             self._next_verify = now + VERIFY
@@ -184,6 +188,7 @@ class Controller:
         if self._amiss:
             self._amiss = False
             self._log("mended", {"seconds": round(time.monotonic() - begun, 3)})
+        self._last_change = time.monotonic()
         tally = self.tally
         tally.agreed = time.monotonic()
         tally.applied += 1

@@ -18,10 +18,12 @@ class Plane(Protocol):
     ``noticed`` says what of ours that was; ``glance`` looks, cheaply, at what the kernel does not
     tell of; ``verify`` compares everything. All three answer with what is wrong, an empty text for
     nothing; where something is, the next ``apply`` mends it.
+    ``unsure`` is true while the kernel has told less than happened and ``verify`` was not called.
     ``size`` counts rules and sets in force.
     """
 
     name: str
+    unsure: bool
 
     def apply(self, compiled: Compiled) -> None: ...
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 Chain = tuple[str, ...]
 
@@ -113,3 +114,34 @@ class Memo:
     def turn(self) -> None:
         """Forget what was not asked for since the last turn."""
         self._made, self._next = self._next, {}
+
+
+class Parts:
+    """Puts a ruleset together out of parts, making anew only those whose value is another one.
+
+    A part is made by a function of its value and of a :class:`Memo` that is the part's own.
+    """
+
+    def __init__(self) -> None:
+        self._memos: dict[str, Memo] = {}
+        self._made: dict[str, tuple[object, Ruleset]] = {}
+
+    def __call__(self, name: str, value: V, make: Callable[[V, Memo], Ruleset]) -> Ruleset:
+        known = self._made.get(name)
+        if known is not None and known[0] is value:
+            return known[1]
+        memo = self._memos.setdefault(name, Memo())
+        made = make(value, memo)
+        memo.turn()
+        self._made[name] = value, made
+        return made
+
+
+def join(parts: Iterable[Ruleset]) -> Ruleset:
+    """One ruleset out of parts, in their order."""
+    sets: dict[str, KernelSet] = {}
+    chains: dict[str, Chain] = {}
+    for part in parts:
+        sets.update(part.sets)
+        chains.update(part.chains)
+    return Ruleset(sets, chains)

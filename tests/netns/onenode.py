@@ -221,6 +221,7 @@ class Agent:
         self.selector = select.epoll()
         self.listening: dict[int, socket.socket] = {}
         self.count = 0
+        self.port = 0
         sh("mount -t tmpfs tmpfs /run && mkdir -p /run/netns")
         sh(
             "ip link set lo up && "
@@ -318,7 +319,10 @@ class Agent:
                     if not mine:
                         end.close()
                         continue
-                    end.bind((mine[0], 0))
+                    # Never the same port soon again: a datagram from it would belong to a flow
+                    # that conntrack still knows, and that was allowed then.
+                    self.port = 10000 + (self.port + 1) % 50000
+                    end.bind((mine[0], self.port))
                     try:
                         end.connect((address, port))
                         if kind == socket.SOCK_DGRAM:

@@ -29,6 +29,7 @@ from harness.enforcer.ruleset import Chain, Change, Ruleset, change, pieces
 FAMILIES = (4, 6)
 OURS = re.compile(r"^NP([a-z])[46]-")
 JUMPS = {"FORWARD": "NETPOL", "INPUT": "NETPOL-INPUT"}
+LEAST = 20_000  # bytes: a transaction that does not fit this will never fit
 JUMP_COMMENT = "network policies"
 
 
@@ -36,10 +37,11 @@ class Iptables:
     """The data plane of one node. ``variant`` is ``nft``, ``legacy`` or ``""`` (the default)."""
 
     name = "iptables"
+    unsure = False
 
     def __init__(self, variant: str = "") -> None:
         self._suffix = f"-{variant}" if variant else ""
-        self._lines = 500  # in one piece; halved when the kernel says that it was too much
+        self._room = 420_000  # bytes of one transaction; halved when it was too much
         self._epoch = ""
         self._renderers: dict[int, Renderer] = {}
         self._there: dict[int, Ruleset] = {}
@@ -57,8 +59,7 @@ class Iptables:
             return
         if self._displaced:
             self._epoch = ""  # should it fail: from the beginning
-            for family in FAMILIES:
-                self._restore(family, [*self._jumps(family)])
+            self._restore({family: [*self._jumps(family)] for family in FAMILIES})
             self._epoch, self._displaced = epoch, False
         wanted = {family: render(compiled) for family, render in self._renderers.items()}
         changes = {family: change(self._there[family], wanted[family]) for family in FAMILIES}
@@ -84,8 +85,7 @@ class Iptables:
         for chain in chains:
             if OURS.match(chain) or chain in JUMPS.values() or not chain:
                 return self._distrust(f"somebody changed {chain or 'the table filter'}")
-        if heard.lost:
-            return self.verify()
+        self.unsure |= heard.lost
         return self._compare_jumps() if JUMPS.keys() & set(chains) else ""
 
     def glance(self) -> str:
@@ -107,6 +107,7 @@ class Iptables:
     def verify(self) -> str:
         if not self._epoch:
             return ""
+        self.unsure = False
         headers = netlink.ask_sets(self._sets)
         return self._compare_sets(headers) or self._compare_chains() or self._compare_jumps()
 
@@ -150,24 +151,32 @@ class Iptables:
             ipset.restore(before + after)
             return
         ipset.restore(before)
-        for family, one in changes.items():
-            if one.chains:
-                self._switch(family, one)
+        self._switch({family: one for family, one in changes.items() if one.chains})
         ipset.restore(after)
 
-    def _switch(self, family: int, one: Change) -> None:
-        """New, changed and gone chains of a family; if need be, the first and last in pieces."""
-        flushed = {**one.new_chains, **one.changed_chains, **dict.fromkeys(one.gone_chains, ())}
-        whole = [*declare(flushed), *fill(flushed), *(f"-X {name}" for name in one.gone_chains)]
-        if len(whole) <= self._lines:
+    def _switch(self, changes: Mapping[int, Change]) -> None:
+        """New, changed and gone chains; if need be, the first and last in pieces."""
+        whole: dict[int, list[str]] = {}
+        for family, one in changes.items():
+            kept = {**one.new_chains, **one.changed_chains}
+            gone = [f"-X {name}" for name in one.gone_chains]
+            whole[family] = [*declare([*kept, *one.gone_chains]), *fill(kept), *gone]
+        if all(sum(map(weigh, lines)) <= self._room for lines in whole.values()):
             try:
-                self._restore(family, whole)
+                self._restore(whole)
                 return
             except tool.TooLargeError:
                 self._shrink()
-        self._build(family, one.new_chains)
-        self._restore(family, [*declare(one.changed_chains), *fill(one.changed_chains)])
-        self._remove(family, one.gone_chains)
+        for family, one in changes.items():
+            self._build(family, one.new_chains)
+        self._restore(
+            {
+                family: [*declare(one.changed_chains), *fill(one.changed_chains)]
+                for family, one in changes.items()
+            }
+        )
+        for family, one in changes.items():
+            self._remove(family, one.gone_chains)
 
     # A new epoch
 
@@ -181,9 +190,8 @@ class Iptables:
         ipset.restore([line for one in changes for line in ipset.before(one)])
         for family in FAMILIES:
             self._build(family, wanted[family].chains)
-        for family, render in self._renderers.items():
-            hooks = render.hooks()
-            self._restore(family, [*declare(hooks), *fill(hooks), *self._jumps(family)])
+        hooks = {family: render.hooks() for family, render in self._renderers.items()}
+        self._restore({f: [*declare(hooks[f]), *fill(hooks[f]), *self._jumps(f)] for f in FAMILIES})
         self._epoch, self._there = epoch, wanted
         self._sweep(keep={epoch})
 
@@ -227,7 +235,7 @@ class Iptables:
                 if ours in names:
                     lines += [f":{ours} - [0:0]", f"-X {ours}"]
             # flushed before removed, and what refers to them goes first
-            self._restore(family, sorted(lines, key=lambda line: line.startswith("-X")))
+            self._restore({family: sorted(lines, key=lambda line: line.startswith("-X"))})
         self._epoch = ""
         self._sweep(keep=())
 
@@ -237,9 +245,9 @@ class Iptables:
         """Chains that nothing leads to yet, in pieces."""
         left = list(chains.items())
         while left:
-            piece = next(pieces(left, self._lines, lambda item: 1 + len(item[1])))
+            piece = next(pieces(left, self._room, weigh_chain))
             try:
-                self._restore(family, [*declare(dict(piece)), *fill(dict(piece))])
+                self._restore({family: [*declare(dict(piece)), *fill(dict(piece))]})
             except tool.TooLargeError:
                 self._shrink()
                 continue
@@ -249,18 +257,25 @@ class Iptables:
         """Chains that nothing else leads to: emptied first, as they lead to one another."""
         left = list(names)
         for lines in (declare(left), (f"-X {name}" for name in left)):
-            for piece in pieces(lines, self._lines // 2, lambda _: 1):
-                self._restore(family, piece)
+            for piece in pieces(lines, 300, lambda _: 1):
+                self._restore({family: piece})
 
     def _shrink(self) -> None:
-        if self._lines <= 50:
-            raise tool.ToolError(f"not even {self._lines} rules fit one transaction")
-        self._lines //= 2
+        if self._room <= LEAST:
+            raise tool.ToolError(f"not even {self._room} bytes fit one transaction")
+        self._room //= 2
 
-    def _restore(self, family: int, lines: list[str]) -> None:
-        if lines:
-            text = "\n".join(("*filter", *lines, "COMMIT", ""))
-            tool.run([self._tool(family, "-restore"), "--noflush", "--wait", "5"], text)
+    def _restore(self, lines: Mapping[int, list[str]]) -> None:
+        """One transaction for each family, both at the same time."""
+        calls = [
+            (
+                [self._tool(family, "-restore"), "--noflush", "--wait", "5"],
+                "\n".join(("*filter", *those, "COMMIT", "")),
+            )
+            for family, those in lines.items()
+            if those
+        ]
+        tool.run_all(calls)
 
     def _list(self, family: int, chain: str = "") -> list[str]:
         argv = [self._tool(family), "--wait", "5", "-S", *([chain] if chain else [])]
@@ -292,6 +307,20 @@ def touched(message: netlink.Message) -> tuple[str, str]:
         case netlink.DELTABLE:
             return table, ""
     return "", ""
+
+
+def weigh(line: str) -> int:
+    """Bytes that a line takes on the wire to the kernel, roughly: matches have fixed sizes."""
+    if not line.startswith("-A"):
+        return 150
+    addresses = line.count("-s ") + line.count("-d ")
+    comments = line.count("--comment")
+    return 330 + 200 * addresses + 650 * comments + 350 * (line.count(" -m ") - comments)
+
+
+def weigh_chain(item: tuple[str, Chain]) -> int:
+    """The same for a whole chain."""
+    return 150 + sum(weigh(f"-A {rule}") for rule in item[1])
 
 
 def declare(chains: Iterable[str]) -> Iterator[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from harness.enforcer import names, ranges
 from harness.enforcer.compiled import (
+    Addresses,
     Anything,
-    Blocks,
     Compiled,
+    Doors,
+    LocalPod,
     PodKey,
+    PodQuery,
     Ports,
     PortSpan,
     Row,
@@ -18,12 +21,13 @@ from harness.enforcer.compiled import (
 )
 from harness.enforcer.iptables.dispatch import tree
 from harness.enforcer.meaning import MAX_PORT
-from harness.enforcer.ruleset import Chain, KernelSet, Memo, Ruleset
+from harness.enforcer.ruleset import Chain, KernelSet, Memo, Parts, Ruleset, join
 from harness.model.policy import Direction, Protocol
 
 MARK = "0x1000/0x1000"
 CLEAR = "0x0/0x1000"
 COMMENT = 255
+PAGE = 48  # rules in a chain, before it is cut into pages
 MULTIPORT = 15  # numbers in one multiport match; a range takes two
 
 #: Which end of a packet is the peer's; the words for the pod's address and for the other.
@@ -44,67 +48,67 @@ class Renderer:
     def __init__(self, family: int, prefix: str) -> None:
         self.family = family
         self.prefix = prefix
-        self._memo = Memo()
+        self._parts = Parts()
 
     def __call__(self, compiled: Compiled) -> Ruleset:
-        made = Ruleset(self._sets(compiled), self._chains(compiled))
-        self._memo.turn()
-        return made
-
-    def _sets(self, compiled: Compiled) -> dict[str, KernelSet]:
-        family, memo, sets = self.family, self._memo, dict[str, KernelSet]()
-        for union, addresses in compiled.pod_sets.items():
-            name = memo(("union", union), union, partial(names.pod_set, union))
-            sets[self.prefix + name] = KernelSet("hash:ip", addresses.of(family))
-        for rows in compiled.targets.values():
-            for blocks in blocks_of(rows):
-                if blocks.of(family):
-                    name = self.prefix + names.block_set(blocks.of(family))
-                    if name not in sets:
-                        sets[name] = memo(name, None, partial(net_set, blocks, family))
-        for port, doors in compiled.named_ports.items():
-            pairs = doors.of(family)
-            make = partial(door_set, port[0], pairs)
-            sets[self.prefix + names.port_set(*port)] = memo(("doors", port), pairs, make)
-        mine = frozenset(
-            address
-            for pod in compiled.pods.values()
-            for address in pod.addresses
-            if ranges.family_of(address) == family
-        )
-        guarded = (cidr for cidr in compiled.guarded if ranges.family_of(cidr) == family)
-        sets[f"{self.prefix}known"] = KernelSet("hash:ip", mine)
-        sets[f"{self.prefix}guarded"] = KernelSet("hash:net", frozenset(guarded))
-        return sets
-
-    def _chains(self, compiled: Compiled) -> dict[str, Chain]:
-        chains: dict[str, Chain] = {f"{self.prefix}mark": (f"-j MARK --set-xmark {MARK}",)}
-        for target, rows in compiled.targets.items():
-            make = partial(self._target, target, rows)
-            chains[self.prefix + names.target_chain(target)] = self._memo(
-                ("target", target), rows, make
+        part = self._parts
+        return join(
+            (
+                part("fixed", None, self._fixed),
+                part("guarded", compiled.guarded, self._guarded),
+                part("pod sets", compiled.pod_sets, self._pod_sets),
+                part("named ports", compiled.named_ports, self._named_ports),
+                part("targets", compiled.targets, self._targets),
+                part("pods", compiled.pods, self._pods),
+                part("entries", None, self._entries),
             )
-        for direction in Direction:
-            leaves: dict[str, str] = {}
-            classes: dict[str, Chain] = {}
-            for key, pod in compiled.pods.items():
-                targets = pod.targets(direction)
-                if targets is None:
-                    continue
-                make_name = partial(names.class_chain, direction, targets)
-                name = self.prefix + self._memo(("class", direction, key), pod, make_name)
-                if name not in classes:
-                    classes[name] = self._class(direction, targets)
-                for address in pod.addresses:
-                    if ranges.family_of(address) == self.family:
-                        leaves[address] = leaf(direction, address, key, name)
-            chains |= classes
-            chains |= self._dispatch(direction, leaves)
-        chains |= self._entries()
-        return chains
+        )
 
-    def _target(self, target: Target, rows: Iterable[Row]) -> Chain:
-        return tuple(line for row in rows for line in self._row(target.direction, row))
+    # Sets
+
+    def _guarded(self, guarded: tuple[str, ...], _: Memo) -> Ruleset:
+        mine = frozenset(self._mine(guarded))
+        return Ruleset({f"{self.prefix}guarded": KernelSet("hash:net", mine)})
+
+    def _pod_sets(self, unions: Mapping[frozenset[PodQuery], Addresses], memo: Memo) -> Ruleset:
+        sets = {}
+        for union, addresses in unions.items():
+            name = self.prefix + memo(union, union, partial(names.pod_set, union))
+            sets[name] = KernelSet("hash:ip", addresses.of(self.family))
+        return Ruleset(sets)
+
+    def _named_ports(self, ports: Mapping[tuple[Protocol, str], Doors], memo: Memo) -> Ruleset:
+        sets = {}
+        for (protocol, name), doors in ports.items():
+            make = partial(door_set, protocol, doors.of(self.family))
+            sets[self.prefix + names.port_set(protocol, name)] = memo(
+                (protocol, name), doors.of(self.family), make
+            )
+        return Ruleset(sets)
+
+    def _mine(self, addresses: Iterable[str]) -> Iterator[str]:
+        return (one for one in addresses if ranges.family_of(one) == self.family)
+
+    # Targets
+
+    def _targets(self, targets: Mapping[Target, tuple[Row, ...]], memo: Memo) -> Ruleset:
+        parts = [memo(t, rows, partial(self._target, t, rows, memo)) for t, rows in targets.items()]
+        return join(parts)
+
+    def _target(self, target: Target, rows: Iterable[Row], memo: Memo) -> Ruleset:
+        sets: dict[str, KernelSet] = {}
+        lines: list[tuple[Row, Chain]] = []
+        for row in rows:
+            key = target, row.ports
+            lines.append((row, memo(key, row, partial(self._rules, target.direction, row))))
+            if not isinstance(row.peers, Anything) and (found := row.peers.blocks.of(self.family)):
+                name = self.prefix + names.block_set(found)
+                sets[name] = memo(name, None, partial(net_set, found, self.family))
+        name = self.prefix + names.target_chain(target)
+        return Ruleset(sets, paged(name, f"{self.prefix}g-", lines))
+
+    def _rules(self, direction: Direction, row: Row) -> Chain:
+        return tuple(self._row(direction, row))
 
     def _row(self, direction: Direction, row: Row) -> Iterator[str]:
         comment = comment_of(", ".join(row.origins))
@@ -141,12 +145,34 @@ class Renderer:
             ]
         return (*lines, f"{comment_of(names.isolated(direction, targets))} -j DROP")
 
-    def _dispatch(self, direction: Direction, leaves: Mapping[str, str]) -> dict[str, Chain]:
-        root = f"{self.prefix}{'in' if direction is Direction.INGRESS else 'out'}"
-        branch = f"{self.prefix}d{names.LETTER[direction]}-"
-        return tree(leaves, self.family, POD_FLAG[direction], root, branch)
+    # Pods
 
-    def _entries(self) -> dict[str, Chain]:
+    def _pods(self, pods: Mapping[PodKey, LocalPod], memo: Memo) -> Ruleset:
+        mine = frozenset(one for pod in pods.values() for one in self._mine(pod.addresses))
+        chains: dict[str, Chain] = {}
+        for direction in Direction:
+            leaves: dict[str, str] = {}
+            for key, pod in pods.items():
+                targets = pod.targets(direction)
+                if targets is None:
+                    continue
+                make = partial(names.class_chain, direction, targets)
+                name = self.prefix + memo((direction, key), pod, make)
+                if name not in chains:
+                    chains[name] = self._class(direction, targets)
+                for address in self._mine(pod.addresses):
+                    leaves[address] = leaf(direction, address, key, name)
+            root = f"{self.prefix}{'in' if direction is Direction.INGRESS else 'out'}"
+            branch = f"{self.prefix}d{names.LETTER[direction]}-"
+            chains |= tree(leaves, self.family, POD_FLAG[direction], root, branch)
+        return Ruleset({f"{self.prefix}known": KernelSet("hash:ip", mine)}, chains)
+
+    # Where packets come in
+
+    def _fixed(self, _: None, __: Memo) -> Ruleset:
+        return Ruleset({}, {f"{self.prefix}mark": (f"-j MARK --set-xmark {MARK}",)})
+
+    def _entries(self, _: None, __: Memo) -> Ruleset:
         p = self.prefix
         unknown = {
             end: (
@@ -156,18 +182,13 @@ class Renderer:
             for end in ("src", "dst")
         }
         entries: dict[str, Chain] = {
-            f"{p}check": (
-                unknown["src"],
-                f"-j {p}out",
-                unknown["dst"],
-                f"-j {p}in",
-            ),
+            f"{p}check": (unknown["src"], f"-j {p}out", unknown["dst"], f"-j {p}in"),
             f"{p}host": (unknown["src"], f"-j {p}out"),
         }
         if self.family == 6:
             for name in ("check", "host"):
                 entries[f"{p}nd-{name}"] = (*neighbour_discovery(), f"-g {p}{name}")
-        return entries
+        return Ruleset({}, entries)
 
     def hooks(self) -> dict[str, Chain]:
         """The two chains that keep their names for ever: they alone lead to this prefix."""
@@ -233,16 +254,31 @@ def port_lists(spans: Iterable[PortSpan]) -> Iterator[list[str]]:
         yield words
 
 
-def blocks_of(rows: Iterable[Row]) -> Iterator[Blocks]:
-    """The ipBlocks that rows speak of."""
-    for row in rows:
-        if not isinstance(row.peers, Anything):
-            yield row.peers.blocks
+def paged(name: str, prefix: str, lines: Sequence[tuple[Row, Chain]]) -> dict[str, Chain]:
+    """A chain; a long one in pages, so that a change of one row is a small one.
+
+    A page is named by what it holds: one that changes is another one, built before any packet
+    meets it. What page a row is on depends on its ports alone.
+    """
+    if sum(len(rules) for _, rules in lines) <= PAGE:
+        return {name: tuple(rule for _, rules in lines for rule in rules)}
+    count = 1 << (len(lines) // PAGE).bit_length()
+    pages: dict[int, list[str]] = {}
+    for row, rules in lines:
+        number = int(names.digest(repr(row.ports)), 16) % count
+        pages.setdefault(number, []).extend(rules)
+    chains: dict[str, Chain] = {}
+    jumps: list[str] = []
+    for _, page_rules in sorted(pages.items()):
+        page = prefix + names.digest("\n".join(page_rules))
+        chains[page] = tuple(page_rules)
+        jumps += [f"-j {page}", f"-m mark --mark {MARK} -j RETURN"]
+    return {**chains, name: tuple(jumps)}
 
 
-def net_set(blocks: Blocks, family: int) -> KernelSet:
+def net_set(blocks: Iterable[ranges.Range], family: int) -> KernelSet:
     """ipBlocks as prefixes."""
-    return KernelSet("hash:net", frozenset(ranges.prefixes(blocks.of(family), family)))
+    return KernelSet("hash:net", frozenset(ranges.prefixes(blocks, family)))
 
 
 def door_set(protocol: Protocol, doors: Iterable[tuple[str, int]]) -> KernelSet:

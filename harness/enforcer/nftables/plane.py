@@ -33,6 +33,7 @@ class Nftables:
     """The data plane of one node."""
 
     name = "nftables"
+    unsure = False
 
     def __init__(self) -> None:
         self._nft = Nft()
@@ -73,12 +74,14 @@ class Nftables:
             if not self._is_own(message.port) and (table := _our_table(message)):
                 self._epoch = ""
                 return f"somebody changed table {table}"
-        return self.verify() if heard.lost else ""
+        self.unsure |= heard.lost
+        return ""
 
     def glance(self) -> str:
         return ""  # the kernel tells of everything
 
     def verify(self) -> str:
+        self.unsure = False
         problem = self._compare() if self._epoch else ""
         if problem:
             self._epoch = ""

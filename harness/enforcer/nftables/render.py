@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
 from harness.enforcer import names, ranges
-from harness.enforcer.compiled import Anything, Compiled, Peers, Ports, PortSpan, Row, Target
+from harness.enforcer.compiled import (
+    ANY,
+    Addresses,
+    Anything,
+    Compiled,
+    Doors,
+    LocalPod,
+    Peers,
+    PodKey,
+    PodQuery,
+    Ports,
+    PortSpan,
+    Row,
+    Target,
+)
 from harness.enforcer.meaning import MAX_PORT
 from harness.enforcer.nftables.segments import segments
-from harness.enforcer.ruleset import Chain, KernelSet, Memo, Ruleset
+from harness.enforcer.ruleset import Chain, KernelSet, Memo, Parts, Ruleset, join
 from harness.model.policy import Direction, Protocol
 
 COMMENT = 128
@@ -22,18 +36,12 @@ PEER_END = {Direction.INGRESS: "saddr", Direction.EGRESS: "daddr"}
 #: RFC 3810). Never blocked.
 NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 134, 135, 136, 137, 143)
 
-Parts = tuple[dict[str, KernelSet], dict[str, Chain]]
-
 
 class Words(NamedTuple):
     """What one family is called in nft's language."""
 
     ip: str
     address: str
-
-    @property
-    def doors(self) -> str:
-        return f"{self.address} . inet_proto . inet_service"
 
 
 WORDS = {4: Words("ip", "ipv4_addr"), 6: Words("ip6", "ipv6_addr")}
@@ -45,102 +53,91 @@ class Renderer:
     def __init__(self, family: int) -> None:
         self.family = family
         self.words = WORDS[family]
-        self._memo = Memo()
+        self._parts = Parts()
 
     def __call__(self, compiled: Compiled) -> Ruleset:
-        sets = self._sets(compiled)
-        chains: dict[str, Chain] = {}
-        for target, rows in compiled.targets.items():
-            make = partial(self._target, target, rows)
-            more_sets, more_chains = self._memo(("target", target), rows, make)
-            sets |= more_sets
-            chains |= more_chains
-        for direction in Direction:
-            leaves = set[str]()
-            for key, pod in compiled.pods.items():
-                targets = pod.targets(direction)
-                if targets is None:
-                    continue
-                make_name = partial(names.class_chain, direction, targets)
-                name = self._memo(("class", direction, key), pod, make_name)
-                if name not in chains:
-                    chains[name] = self._class(direction, targets)
-                leaves |= {f"{address} : goto {name}" for address in self._mine(pod.addresses)}
-            where = "in" if direction is Direction.INGRESS else "out"
-            sets[where] = KernelSet(f"map {self.words.address} : verdict", frozenset(leaves))
-        self._memo.turn()
-        return Ruleset(sets, chains)
+        part = self._parts
+        return join(
+            (
+                part("guarded", compiled.guarded, self._guarded),
+                part("pod sets", compiled.pod_sets, self._pod_sets),
+                part("named ports", compiled.named_ports, self._named_ports),
+                part("targets", compiled.targets, self._targets),
+                part("pods", compiled.pods, self._pods),
+            )
+        )
 
     def _mine(self, addresses: Iterable[str]) -> Iterator[str]:
         return (one for one in addresses if ranges.family_of(one) == self.family)
 
-    def _sets(self, compiled: Compiled) -> dict[str, KernelSet]:
-        family, memo, sets = self.family, self._memo, dict[str, KernelSet]()
-        plain, spans = f"set {self.words.address}", f"set {self.words.address} interval"
-        for union, addresses in compiled.pod_sets.items():
-            name = memo(("union", union), union, partial(names.pod_set, union))
-            sets[name] = KernelSet(plain, addresses.of(family))
-        for rows in compiled.targets.values():
-            for row in rows:
-                if isinstance(row.peers, Peers) and row.peers.blocks.of(family):
-                    blocks = row.peers.blocks.of(family)
-                    sets[names.block_set(blocks)] = memo(
-                        ("blocks", blocks), None, partial(block_set, spans, blocks, family)
-                    )
-        for port, doors in compiled.named_ports.items():
-            pairs = doors.of(family)
-            make = partial(door_set, f"set {self.words.doors}", port[0], pairs)
-            sets[names.port_set(*port)] = memo(("doors", port), pairs, make)
-        known = frozenset(
-            address for pod in compiled.pods.values() for address in self._mine(pod.addresses)
-        )
-        pairs_type = f"set {self.words.address} . {self.words.address}"
-        sets["known"] = KernelSet(plain, known)
-        sets["self"] = KernelSet(pairs_type, frozenset(f"{one} . {one}" for one in known))
-        sets["guarded"] = KernelSet(spans, frozenset(self._mine(compiled.guarded)))
-        return sets
+    # Sets
+
+    def _guarded(self, guarded: tuple[str, ...], _: Memo) -> Ruleset:
+        mine = frozenset(self._mine(guarded))
+        return Ruleset({"guarded": KernelSet(f"set {self.words.address} interval", mine)})
+
+    def _pod_sets(self, unions: Mapping[frozenset[PodQuery], Addresses], memo: Memo) -> Ruleset:
+        type_, sets = f"set {self.words.address}", {}
+        for union, addresses in unions.items():
+            name = memo(union, union, partial(names.pod_set, union))
+            sets[name] = KernelSet(type_, addresses.of(self.family))
+        return Ruleset(sets)
+
+    def _named_ports(self, ports: Mapping[tuple[Protocol, str], Doors], memo: Memo) -> Ruleset:
+        type_, sets = f"set {self.words.address} . inet_proto . inet_service", {}
+        for port, doors in ports.items():
+            pairs = doors.of(self.family)
+            make = partial(door_set, type_, port[0], pairs)
+            sets[names.port_set(*port)] = memo(port, pairs, make)
+        return Ruleset(sets)
 
     # Targets
 
-    def _target(self, target: Target, rows: tuple[Row, ...]) -> Parts:
+    def _targets(self, targets: Mapping[Target, tuple[Row, ...]], memo: Memo) -> Ruleset:
+        parts = [memo(t, rows, partial(self._target, t, rows, memo)) for t, rows in targets.items()]
+        return join(parts)
+
+    def _target(self, target: Target, rows: tuple[Row, ...], memo: Memo) -> Ruleset:
+        sets: dict[str, KernelSet] = {}
+        for row in rows:
+            if isinstance(row.peers, Peers) and (found := row.peers.blocks.of(self.family)):
+                name = names.block_set(found)
+                sets[name] = memo(name, None, partial(block_set, found, self.family))
         chain = names.target_chain(target)
         numbered = [row for row in rows if isinstance(row.ports, Ports) and row.ports.spans]
         if len(numbered) <= FEW:
-            return {}, {chain: tuple(self._rules(target.direction, rows))}
+            rules = (rule for row in rows for rule in self._rules(target.direction, row))
+            return Ruleset(sets, {chain: tuple(rules)})
         # many lists of ports: the port is looked up once, and leads to the peers that may use it
-        others = [
-            row._replace(ports=row.ports._replace(spans=()))
-            if isinstance(row.ports, Ports)
-            else row
-            for row in rows
-        ]
+        others = (rule for row in rows for rule in self._rules(target.direction, unnumbered(row)))
         chains: dict[str, Chain] = {}
         elements: set[str] = set()
         has_ranges = False
         for span, those in segments(numbered):
-            peers = (row._replace(ports=Anything.ANY) for row in those)
-            rules = tuple(self._rules(target.direction, peers))
-            if not rules:
-                continue
-            name = f"s-{names.digest(chain + repr(rules))}"
-            chains[name] = rules
-            has_ranges |= span.first != span.last
-            elements.add(f"{span.protocol.lower()} . {port_word(span)} : jump {name}")
-        kind = "interval" if has_ranges else ""
+            key = target, span
+            make = partial(self._segment, target.direction, those)
+            name, inside = memo(key, those[0], make) if len(those) == 1 else make()
+            if inside:
+                chains[name] = inside
+                has_ranges |= span.first != span.last
+                elements.add(f"{span.protocol.lower()} . {port_word(span)} : jump {name}")
         map_name = f"m{'r' if has_ranges else ''}-{chain}"
-        chains[chain] = (
-            *self._rules(target.direction, others),
-            f"meta l4proto . th dport vmap @{map_name}",
-        )
-        type_ = f"map inet_proto . inet_service : verdict {kind}".strip()
-        return {map_name: KernelSet(type_, frozenset(elements))}, chains
+        type_ = f"map inet_proto . inet_service : verdict{' interval' if has_ranges else ''}"
+        sets[map_name] = KernelSet(type_, frozenset(elements))
+        chains[chain] = (*others, f"meta l4proto . th dport vmap @{map_name}")
+        return Ruleset(sets, chains)
 
-    def _rules(self, direction: Direction, rows: Iterable[Row]) -> Iterator[str]:
-        for row in rows:
-            comment = comment_of(", ".join(row.origins))
-            for ports in self._port_matches(row):
-                for peers in self._peer_matches(direction, row):
-                    yield " ".join(filter(None, (ports, peers, "counter accept", comment)))
+    def _segment(self, direction: Direction, rows: Iterable[Row]) -> tuple[str, Chain]:
+        """The peers that may use a segment of ports. Segments with the same peers share them."""
+        everywhere = (row._replace(ports=ANY) for row in rows)
+        rules = tuple(rule for row in everywhere for rule in self._rules(direction, row))
+        return f"s-{names.digest(repr(rules))}", rules
+
+    def _rules(self, direction: Direction, row: Row) -> Iterator[str]:
+        comment = comment_of(", ".join(row.origins))
+        for ports in self._port_matches(row):
+            for peers in self._peer_matches(direction, row):
+                yield " ".join(filter(None, (ports, peers, "counter accept", comment)))
 
     def _peer_matches(self, direction: Direction, row: Row) -> Iterator[str]:
         end = f"{self.words.ip} {PEER_END[direction]}"
@@ -160,6 +157,32 @@ class Renderer:
         for protocol, name in row.ports.names:
             doors = f"{self.words.ip} daddr . meta l4proto . th dport"
             yield f"{doors} @{names.port_set(protocol, name)}"
+
+    # Pods
+
+    def _pods(self, pods: Mapping[PodKey, LocalPod], memo: Memo) -> Ruleset:
+        address = self.words.address
+        known = frozenset(one for pod in pods.values() for one in self._mine(pod.addresses))
+        itself = frozenset(f"{one} . {one}" for one in known)
+        sets = {
+            "known": KernelSet(f"set {address}", known),
+            "self": KernelSet(f"set {address} . {address}", itself),
+        }
+        chains: dict[str, Chain] = {}
+        for direction in Direction:
+            leaves = set[str]()
+            for key, pod in pods.items():
+                targets = pod.targets(direction)
+                if targets is None:
+                    continue
+                make = partial(names.class_chain, direction, targets)
+                name = memo((direction, key), pod, make)
+                if name not in chains:
+                    chains[name] = self._class(direction, targets)
+                leaves |= {f"{one} : goto {name}" for one in self._mine(pod.addresses)}
+            where = "in" if direction is Direction.INGRESS else "out"
+            sets[where] = KernelSet(f"map {address} : verdict", frozenset(leaves))
+        return Ruleset(sets, chains)
 
     def _class(self, direction: Direction, targets: tuple[Target, ...]) -> Chain:
         return (
@@ -201,6 +224,13 @@ class Renderer:
         }
 
 
+def unnumbered(row: Row) -> Row:
+    """A row without its numbered ports."""
+    if isinstance(row.ports, Anything):
+        return row
+    return row._replace(ports=row.ports._replace(spans=()))
+
+
 def comment_of(text: str) -> str:
     """A comment in nft's words."""
     return f'comment "{names.comment(text, COMMENT)}"'
@@ -226,10 +256,10 @@ def port_word(span: PortSpan) -> str:
     return str(span.first) if span.first == span.last else f"{span.first}-{span.last}"
 
 
-def block_set(type_: str, blocks: Iterable[ranges.Range], family: int) -> KernelSet:
+def block_set(blocks: Iterable[ranges.Range], family: int) -> KernelSet:
     """Address ranges as they are: nft knows ranges."""
     return KernelSet(
-        type_,
+        f"set {WORDS[family].address} interval",
         frozenset(
             ranges.text(first, family)
             if first == last

@@ -82,13 +82,15 @@ class Engine:
         """Write events, ``seq`` the last of them. LabError when it is dead or does not read."""
         self._told = seq
         deadline = time.monotonic() + ACKNOWLEDGE_SECONDS
+        writable = select.poll()
+        writable.register(self._stdin, select.POLLOUT)
         rest = memoryview(lines)
         while rest:
             try:
                 rest = rest[os.write(self._stdin, rest[: 1 << 16]) :]
             except BlockingIOError:
-                left = deadline - time.monotonic()
-                if left <= 0 or not select.select([], [self._stdin], [], left)[1]:
+                left = max(0.0, deadline - time.monotonic())
+                if not writable.poll(left * 1000):
                     raise self._trouble("does not read its events") from None
             except OSError:
                 raise self._trouble("has ended") from None

@@ -165,12 +165,17 @@ class _Server:
         self._said, self._until, self._then = "", text, then
 
     def hear(self) -> bool:
-        """Read what it says; False at the end."""
-        try:
-            data = os.read(self.fd, 65536)
-        except BlockingIOError:
-            return True
-        text = data.decode(errors="replace")
+        """Read all that it has said; False at the end."""
+        while True:
+            try:
+                data = os.read(self.fd, 65536)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            self._take(data.decode(errors="replace"))
+
+    def _take(self, text: str) -> None:
         for line in text.splitlines():
             if "[notice]" not in line:  # nginx tells much at this level, readiness among it
                 say(f"{self.box}: {line}")
@@ -178,13 +183,12 @@ class _Server:
             self._said += text
             if self._until in self._said:
                 self._done("")
-        return bool(data)
 
     def ended(self, code: int) -> None:
         """It was reaped."""
         self.code = code
-        while self.fd >= 0 and select.select([self.fd], [], [], 0)[0] and self.hear():
-            pass
+        if self.fd >= 0:
+            self.hear()  # its last words
         if self.wanted:
             say(f"{self.box}: its process ended with {code}")
         self._done(self._said.strip() or f"its process ended with {code}")

@@ -130,8 +130,7 @@ class _Builder:
 
         loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
-            events = yaml.parse(text, Loader=loader)
-            yield from self._read(yaml, events)
+            yield from self._read(yaml, yaml.parse(text, Loader=loader))
         except _FaultError as fault:
             yield from self.faults
             yield fault.bad
@@ -170,38 +169,61 @@ class _Builder:
         return BadText(line_number, f"not YAML: {problem}{context}", hints.get(problem, ""))
 
     def _read(self, yaml: Any, events: Any) -> Iterator[Document | BadText]:
-        mapping_start, sequence_start = yaml.MappingStartEvent, yaml.SequenceStartEvent
+        """One pass over the events. It is the inner loop of loading large clusters, and written
+        for speed: ``here`` is the innermost open mapping or list."""
         scalar, alias = yaml.ScalarEvent, yaml.AliasEvent
-        mapping_end, sequence_end = yaml.MappingEndEvent, yaml.SequenceEndEvent
-        document_end = yaml.DocumentEndEvent
+        mapping_start, sequence_start = yaml.MappingStartEvent, yaml.SequenceStartEvent
+        ends = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
         first = self.first
         stack: list[_Open] = []
+        here: _Open | None = None
         anchors: dict[str, tuple[Any, int]] = {}
+        seen = 0  # values so far, those that aliases stand for included
         expansion = 0
         value: Any = None
         line = first
         for event in events:
             kind = type(event)
             if kind is scalar:
-                mark = event.start_mark
-                line = first + mark.line
+                seen += 1
                 if event.implicit[0]:  # plain, and without a tag
                     value = plain(event.value)
-                elif event.tag is None or event.tag == "!":
-                    value = event.value
                 else:
-                    value = _tagged(event.tag, event.value, line)
-                size = 1
+                    value = _tagged(event.tag, event.value, first + event.start_mark.line)
                 if event.anchor:
                     anchors[event.anchor] = (value, 1)
-            elif kind is mapping_start or kind is sequence_start:
+                if here is None:
+                    line = first + event.start_mark.line
+                elif here.is_list:
+                    here.value.append(value)
+                    here.lines.append(first + event.start_mark.line)
+                elif here.key is None:
+                    here.key_line = line = first + event.start_mark.line
+                    here.key = value if type(value) is str else _key(value, line)
+                else:
+                    key, here.key = here.key, None
+                    if key in here.value:
+                        self._again(here, key, value)
+                    else:
+                        here.value[key] = value
+                        here.lines[key] = here.key_line
+                continue
+            if kind is mapping_start or kind is sequence_start:
                 line = first + event.start_mark.line
                 if len(stack) >= MAX_DEPTH:
                     raise _FaultError(line, f"it is nested more than {MAX_DEPTH} levels deep")
-                stack.append(_Open(kind is mapping_start, line, event.anchor))
+                here = _Open(kind is mapping_start, line, event.anchor, seen)
+                stack.append(here)
+                seen += 1
                 if event.anchor:
                     anchors.pop(event.anchor, None)
                 continue
+            if kind in ends:
+                done = stack.pop()
+                value, line = done.value, done.line
+                if done.anchor:
+                    anchors[done.anchor] = (value, seen - done.seen)
+                here = stack[-1] if stack else None
             elif kind is alias:
                 line = first + event.start_mark.line
                 if event.anchor not in anchors:
@@ -209,6 +231,7 @@ class _Builder:
                         line, f"the alias *{event.anchor} stands for nothing before it"
                     )
                 value, size = anchors[event.anchor]
+                seen += size
                 expansion += size
                 if expansion > MAX_EXPANSION:
                     raise _FaultError(
@@ -216,12 +239,7 @@ class _Builder:
                         f"its aliases stand for more than {MAX_EXPANSION} values",
                         "write the values out; a few nested aliases grow without bounds",
                     )
-            elif kind is mapping_end or kind is sequence_end:
-                done = stack.pop()
-                value, size, line = done.value, done.size, done.line
-                if done.anchor:
-                    anchors[done.anchor] = (value, size)
-            elif kind is document_end:
+            elif kind is yaml.DocumentEndEvent:
                 yield from self.faults
                 if value is not None and not self.faults:
                     yield Document(value, line)
@@ -230,65 +248,51 @@ class _Builder:
                 continue
             else:
                 continue
-            if stack:
-                self._add(stack[-1], value, size, line)
+            if here is None:
+                continue
+            if here.is_list:
+                here.value.append(value)
+                here.lines.append(line)
+            elif here.key is None:
+                here.key, here.key_line = _key(value, line), line
+            else:
+                key, here.key = here.key, None
+                if key == "<<":
+                    _merge(here.value, value, line)
+                elif key in here.value:
+                    self._again(here, key, value)
+                else:
+                    here.value[key] = value
+                    here.lines[key] = here.key_line
 
-    def _add(self, into: _Open, value: Any, size: int, line: int) -> None:
-        into.size += size
-        if not into.is_mapping:
-            into.sequence.append(value)
-            into.sequence.lines.append(line)
-        elif not into.has_key:
-            if isinstance(value, dict | list):
-                raise _FaultError(line, "a list or a mapping is used as a key")
-            into.has_key, into.key, into.key_line = True, _key(value), line
-        else:
-            into.has_key = False
-            mapping = into.mapping
-            if into.key == "<<" and isinstance(value, dict | list):
-                _merge(mapping, value, line)
-                return
-            if into.key in mapping.lines and mapping.lines[into.key] > 0:
-                self.faults.append(
-                    BadText(
-                        into.key_line,
-                        f"the key {into.key!r} is written twice in one mapping",
-                        f"the first is on line {mapping.lines[into.key]}; keep one of them",
-                    )
-                )
-                return
-            mapping[into.key] = value
-            mapping.lines[into.key] = into.key_line
+    def _again(self, here: _Open, key: str, value: Any) -> None:
+        """A key that is there already: by a merge, which it overrides, or written twice."""
+        line = here.lines[key]
+        if line < 0:
+            here.value[key] = value
+            here.lines[key] = here.key_line
+            return
+        self.faults.append(
+            BadText(
+                here.key_line,
+                f"the key {key!r} is written twice in one mapping",
+                f"the first is on line {line}; keep one of them",
+            )
+        )
 
 
 class _Open:
-    """A mapping or a list whose end has not come yet."""
+    """A mapping or a list whose end has not come yet. ``seen``: how many values came before."""
 
-    __slots__ = (
-        "anchor",
-        "has_key",
-        "is_mapping",
-        "key",
-        "key_line",
-        "line",
-        "mapping",
-        "sequence",
-        "size",
-    )
+    __slots__ = ("anchor", "is_list", "key", "key_line", "line", "lines", "seen", "value")
 
-    def __init__(self, is_mapping: bool, line: int, anchor: str | None) -> None:
-        self.is_mapping, self.line, self.anchor, self.size = is_mapping, line, anchor, 1
-        self.has_key, self.key, self.key_line = False, "", line
-        if is_mapping:
-            self.mapping = Mapped()
-            self.mapping.line, self.mapping.lines = line, {}
-        else:
-            self.sequence = Listed()
-            self.sequence.line, self.sequence.lines = line, []
-
-    @property
-    def value(self) -> Mapped | Listed:
-        return self.mapping if self.is_mapping else self.sequence
+    def __init__(self, is_mapping: bool, line: int, anchor: str | None, seen: int) -> None:
+        self.is_list, self.line, self.anchor, self.seen = not is_mapping, line, anchor, seen
+        self.key: str | None = None
+        self.key_line = line
+        self.value: Any = Mapped() if is_mapping else Listed()
+        self.lines: Any = {} if is_mapping else []
+        self.value.line, self.value.lines = line, self.lines
 
 
 def _merge(into: Mapped, value: Any, line: int) -> None:
@@ -302,7 +306,10 @@ def _merge(into: Mapped, value: Any, line: int) -> None:
                 into.lines[key] = -line  # an own field of that name may still come: no duplicate
 
 
-def _key(value: Any) -> str:
+def _key(value: Any, line: int) -> str:
+    """A key as JSON has it: all keys are text there."""
+    if isinstance(value, dict | list):
+        raise _FaultError(line, "a list or a mapping is used as a key")
     if isinstance(value, bool):
         return "true" if value else "false"
     return "null" if value is None else str(value)
@@ -325,9 +332,10 @@ def plain(text: str) -> Any:
     """A scalar without quotes: null, truth value, number or text."""
     if text in _WORDS:
         return _WORDS[text]
-    if text[0] not in "0123456789+-.":
-        return text
-    return _number(text)
+    return text if text[0] not in _MAY_BE_NUMBER else _number(text)
+
+
+_MAY_BE_NUMBER = frozenset("0123456789+-.")
 
 
 def _number(text: str) -> Any:
@@ -357,7 +365,9 @@ def _whole(number: Any) -> Any:
     return number
 
 
-def _tagged(tag: str, text: str, line: int) -> Any:
+def _tagged(tag: str | None, text: str, line: int) -> Any:
+    if tag is None or tag == "!":  # in quotes
+        return text
     match tag.removeprefix("tag:yaml.org,2002:"):
         case "str":
             return text

@@ -52,13 +52,10 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port by number or by the target's name for it; None: every port of the protocol."""
+    """A port by number, or by the target's name for it."""
 
-    port: int | str | None
+    port: int | str
     protocol: Protocol
-
-    def __str__(self) -> str:
-        return f"{self.port or 'every port'}/{self.protocol}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.desk.groups import Group, pod_groups
-from harness.desk.outside import outside_groups
-from harness.desk.reach import LAST_PORT, Connection, Reach, Stretch, ports_text
-from harness.model.flow import Decision, Verdict
-from harness.model.policy import Protocol
+from harness.desk.groups import Group, a_pair, main_family
+from harness.desk.outside import outside_hosts
+from harness.desk.reach import Asker, example, with_hosts
+from harness.model.fast import Connection, Reach
+from harness.model.flow import Decision, Endpoint
+from harness.model.portsets import ALL_PORTS, Ports, difference, text, union
 from harness.model.world import World
 
 SCHEMA = "netpol-diff/1"
@@ -25,19 +26,15 @@ class Change:
 
     source: Group
     target: Group
-    stretches: tuple[Stretch, ...]
+    ports: Ports
     why: Decision
-
-    @property
-    def ports(self) -> str:
-        return ports_text(self.stretches)
 
 
 @dataclass(slots=True)
 class Changes:
-    """``opened``: denied or undefined before, allowed now. ``closed``: denied now and not before.
-    ``blurred``: left to the implementation now and not before. ``added`` and ``removed`` are pods
-    that are on one side alone; their cells are not compared."""
+    """``opened``: allowed now and not before. ``closed``: denied now and not before. ``blurred``:
+    left to the implementation now and not before. ``added`` and ``removed`` are pods that are on
+    one side alone; their cells are not compared."""
 
     opened: list[Change] = field(default_factory=list)
     closed: list[Change] = field(default_factory=list)
@@ -54,58 +51,62 @@ class Changes:
         )
 
 
-def compare(old: World, new: World) -> Changes:
-    """All changes between two worlds, for the pods that are in both."""
-    groups = pod_groups(old, new)
-    more, hosts = outside_groups(old, new)
-    groups += more
-    before, after = (Reach(world, outside=hosts) for world in (old, new))
-    changes = Changes(
-        added=_names(new, old),
-        removed=_names(old, new),
-    )
-    into = {
-        Verdict.ALLOW: changes.opened,
-        Verdict.DENY: changes.closed,
-        Verdict.UNDEFINED: changes.blurred,
-    }
-    for source in groups:
-        for target in groups:
-            was, now = before.connection(source, target), after.connection(source, target)
-            if was is None or now is None:
+def compare(old: World, new: World, family: int | None = None) -> Changes:
+    """All changes between two worlds, for the pods that are in both. ``family``: 4 or 6, None
+    for the one that pods have."""
+    family = family or main_family(old, new)
+    hosts = outside_hosts(old, new, family=family)
+    worlds = [with_hosts(world, hosts) for world in (old, new)]
+    tables = [Reach(world, family).table() for world in worlds]
+    places = [
+        {member: place for place, group in enumerate(table.groups) for member in group}
+        for table in tables
+    ]
+    groups = _alike_in_both(*places)
+    asker = Asker(worlds[1], family)
+    changes = Changes(added=_names(new, old), removed=_names(old, new))
+    for source, from_ in groups:
+        for target, to in groups:
+            pair = a_pair(source, target)
+            if pair is None:
                 continue
-            for verdict, stretches in _differences(was, now).items():
-                why = now.at(stretches[0].protocol, stretches[0].first)
-                into[verdict].append(Change(source, target, tuple(stretches), why))
+            was, now = (
+                table.connection(a, b) for table, a, b in zip(tables, from_, to, strict=True)
+            )
+            if was != now:
+                for ports, into in _differences(was, now, changes):
+                    protocol, port, _ = example(ports)
+                    why = asker.decide(*pair, port, protocol)
+                    into.append(Change(source, target, ports, why))
     return changes
+
+
+def _alike_in_both(
+    old: Mapping[Endpoint, int], new: Mapping[Endpoint, int]
+) -> list[tuple[Group, tuple[int, int]]]:
+    """Ends that neither side tells apart, with their group's place on each."""
+    found: dict[tuple[int, int], list[Endpoint]] = {}
+    for member in sorted(old.keys() & new.keys()):
+        found.setdefault((old[member], new[member]), []).append(member)
+    groups = [(Group.of(members), place) for place, members in found.items()]
+    return sorted(groups, key=lambda item: item[0].outside)
+
+
+def _differences(
+    was: Connection, now: Connection, changes: Changes
+) -> Iterable[tuple[Ports, list[Change]]]:
+    denied = [difference(ALL_PORTS, union(c.allow, c.undefined)) for c in (was, now)]
+    for ports, into in (
+        (difference(now.allow, was.allow), changes.opened),
+        (difference(denied[1], denied[0]), changes.closed),
+        (difference(now.undefined, was.undefined), changes.blurred),
+    ):
+        if ports:
+            yield ports, into
 
 
 def _names(one: World, other: World) -> list[str]:
     return [str(pod) for key, pod in sorted(one.pods.items()) if key not in other.pods]
-
-
-def _differences(was: Connection, now: Connection) -> dict[Verdict, list[Stretch]]:
-    """The verdict now -> the ports that had another before."""
-    found: dict[Verdict, list[Stretch]] = {}
-    for protocol in Protocol:
-        a, b = dict(_runs(was, protocol)), dict(_runs(now, protocol))
-        starts = sorted(a.keys() | b.keys())
-        before = after = None
-        for i, start in enumerate(starts):
-            before, after = a.get(start, before), b.get(start, after)
-            if before is after or after is None:
-                continue
-            end = starts[i + 1] - 1 if i + 1 < len(starts) else LAST_PORT
-            mine = found.setdefault(after, [])
-            if mine and mine[-1].protocol is protocol and mine[-1].last == start - 1:
-                start = mine.pop().first
-            mine.append(Stretch(protocol, start, end))
-    return found
-
-
-def _runs(connection: Connection, protocol: Protocol) -> Iterator[tuple[int, Verdict]]:
-    for verdict, stretches in connection.stretches.items():
-        yield from ((s.first, verdict) for s in stretches if s.protocol is protocol)
 
 
 # -- forms -----------------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ def as_text(changes: Changes) -> str:
     lines = []
     for word, found in changes.lists:
         for change in found:
-            lines.append(f"{word}: {change.source} -> {change.target}: {change.ports}")
+            lines.append(f"{word}: {change.source} -> {change.target}: {text(change.ports)}")
             lines.append(f"  because {change.why.text}")
     lines += [f"new, not compared: {name}" for name in changes.added]
     lines += [f"gone, not compared: {name}" for name in changes.removed]
@@ -136,7 +137,8 @@ def as_markdown(changes: Changes) -> str:
             lines += [
                 "| "
                 + " | ".join(
-                    _cell(text) for text in (str(c.source), str(c.target), c.ports, c.why.text)
+                    _cell(word)
+                    for word in (str(c.source), str(c.target), text(c.ports), c.why.text)
                 )
                 + " |"
                 for c in found
@@ -148,8 +150,8 @@ def as_markdown(changes: Changes) -> str:
     return "\n".join(lines).rstrip() or "Nothing opens and nothing closes."
 
 
-def _cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*")
+def _cell(words: str) -> str:
+    return words.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*")
 
 
 def _listed(names: Sequence[str], limit: int = 20) -> str:
@@ -175,9 +177,7 @@ def _change(change: Change) -> dict[str, object]:
     return {
         "from": [str(member) for member in change.source.members],
         "to": [str(member) for member in change.target.members],
-        "ports": [
-            {"protocol": s.protocol, "first": s.first, "last": s.last} for s in change.stretches
-        ],
+        "ports": [{"protocol": p, "first": a, "last": b} for p, a, b in change.ports],
         "reason": change.why.text,
     }
 

@@ -7,8 +7,9 @@ import io
 import json
 from collections.abc import Callable, Mapping
 
-from harness.desk.reach import Connection, Matrix, Stretch
-from harness.model.flow import Verdict
+from harness.desk.reach import Matrix
+from harness.model.fast import Connection
+from harness.model.portsets import ALL_PORTS, NO_PORTS, Ports, difference, text, union
 
 SCHEMA = "netpol-matrix/1"
 LEGEND = "+ every port   o some ports   . no port   ? left to the implementation"
@@ -17,11 +18,11 @@ LEGEND = "+ every port   o some ports   . no port   ? left to the implementation
 def symbol(connection: Connection | None) -> str:
     if connection is None:
         return " "
-    if connection.all_allowed:
+    if connection.allow == ALL_PORTS:
         return "+"
-    if connection.all_denied:
-        return "."
-    return "o" if connection.stretches[Verdict.ALLOW] else "?"
+    if connection.allow == NO_PORTS:
+        return "?" if connection.undefined else "."
+    return "o"
 
 
 def as_text(matrix: Matrix) -> str:
@@ -36,22 +37,22 @@ def as_text(matrix: Matrix) -> str:
         lines.append(f"{name:<{width}}  {' '.join(row)}".rstrip())
     lines += ["", LEGEND]
     details = [
-        _detail(connection)
-        for connection in matrix.cells.values()
-        if symbol(connection) in ("o", "?") or connection.stretches[Verdict.UNDEFINED]
+        _detail(matrix, *place)
+        for place, connection in matrix.cells.items()
+        if symbol(connection) not in "+."
     ]
     if details:
         lines += ["", *details]
     return "\n".join(lines) + "\n"
 
 
-def _detail(connection: Connection) -> str:
-    text = f"{connection.source.name} -> {connection.target.name}: {connection.text(Verdict.ALLOW)}"
-    open_ = connection.stretches[Verdict.UNDEFINED]
-    if open_:
-        text += f"; left to the implementation: {connection.text(Verdict.UNDEFINED)}"
-        text += f" ({connection.why[open_[0]].reason})"
-    return text
+def _detail(matrix: Matrix, i: int, j: int) -> str:
+    connection = matrix.cells[i, j]
+    line = f"{matrix.groups[i].name} -> {matrix.groups[j].name}: {text(connection.allow)}"
+    if connection.undefined:
+        line += f"; left to the implementation: {text(connection.undefined)}"
+        line += f" ({matrix.reason(i, j)})"
+    return line
 
 
 def as_csv(matrix: Matrix) -> str:
@@ -59,17 +60,10 @@ def as_csv(matrix: Matrix) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["from", "from_count", "to", "to_count", "allowed", "undefined"])
-    for connection in matrix.cells.values():
-        writer.writerow(
-            [
-                connection.source.name,
-                len(connection.source.members),
-                connection.target.name,
-                len(connection.target.members),
-                connection.text(Verdict.ALLOW),
-                connection.text(Verdict.UNDEFINED),
-            ]
-        )
+    for (i, j), connection in matrix.cells.items():
+        source, target = matrix.groups[i], matrix.groups[j]
+        ends = [source.name, len(source.members), target.name, len(target.members)]
+        writer.writerow([*ends, text(connection.allow), text(connection.undefined)])
     return out.getvalue()
 
 
@@ -87,8 +81,10 @@ def as_json(matrix: Matrix) -> str:
                     {
                         "from": i,
                         "to": j,
-                        **{v: [_stretch(s) for s in c.stretches[v]] for v in Verdict},
-                        "reasons": sorted({d.reason for d in c.why.values() if d.reason}),
+                        "allow": _ports(c.allow),
+                        "deny": _ports(difference(ALL_PORTS, union(c.allow, c.undefined))),
+                        "undefined": _ports(c.undefined),
+                        "reason": matrix.reason(i, j) if c.undefined else "",
                     }
                     for (i, j), c in matrix.cells.items()
                 ],
@@ -99,8 +95,8 @@ def as_json(matrix: Matrix) -> str:
     )
 
 
-def _stretch(stretch: Stretch) -> dict[str, object]:
-    return {"protocol": stretch.protocol, "first": stretch.first, "last": stretch.last}
+def _ports(ports: Ports) -> list[dict[str, object]]:
+    return [{"protocol": p, "first": first, "last": last} for p, first, last in ports]
 
 
 def as_dot(matrix: Matrix) -> str:
@@ -110,17 +106,17 @@ def as_dot(matrix: Matrix) -> str:
         shape = ", style=dashed" if group.outside else ""
         lines.append(f"  g{i} [label={_quoted(str(group))}{shape}];")
     for (i, j), connection in matrix.cells.items():
-        if connection.stretches[Verdict.ALLOW]:
-            label = "" if connection.all_allowed else connection.text(Verdict.ALLOW)
+        if connection.allow:
+            label = "" if connection.allow == ALL_PORTS else text(connection.allow)
             lines.append(f"  g{i} -> g{j} [label={_quoted(label)}];")
-        if connection.stretches[Verdict.UNDEFINED]:
-            label = f"? {connection.text(Verdict.UNDEFINED)}"
+        if connection.undefined:
+            label = f"? {text(connection.undefined)}"
             lines.append(f"  g{i} -> g{j} [label={_quoted(label)}, style=dotted];")
     return "\n".join([*lines, "}", ""])
 
 
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+def _quoted(label: str) -> str:
+    escaped = label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
     return f'"{escaped}"'
 
 

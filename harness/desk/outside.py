@@ -1,14 +1,12 @@
-"""Addresses outside of the cluster, grouped by what policies can tell apart."""
+"""Hosts outside of the cluster, one for each kind of address that policies can tell apart."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
-from harness.desk.groups import Group, ip_blocks, position
+from harness.desk.groups import ip_blocks
 from harness.model import cidr, words
-from harness.model.flow import Endpoint, EndpointKind
 from harness.model.policy import IPBlock
 from harness.model.world import External, World
 
@@ -16,43 +14,38 @@ from harness.model.world import External, World
 USUAL = {4: "203.0.113.1", 6: "2001:db8::1"}
 
 
-def outside_groups(
-    *worlds: World, within: IPBlock | None = None
-) -> tuple[list[Group], list[External]]:
-    """A group for each kind of address that the policies' ipBlocks tell apart, and its host.
-
-    ``within``: only addresses of this range. Else all, IPv6 only where a pod or a policy speaks
-    of it.
-    """
+def outside_hosts(*worlds: World, family: int) -> list[External]:
+    """A host for each kind of address that the ipBlocks of all the worlds tell apart; its name
+    says which addresses it stands for."""
     blocks = sorted({block for world in worlds for block in ip_blocks(world)}, key=repr)
-    if within is not None:
-        families = [cidr.family(within.cidr)]
-    else:
-        texts = [block.cidr for block in blocks]
-        texts += [ip for world in worlds for pod in world.pods.values() for ip in pod.ips]
-        families = [4] + [6] * any(cidr.family(text) == 6 for text in texts)
-    groups, hosts = [], []
-    for family in families:
-        alike: dict[tuple[bool, ...], list[str]] = defaultdict(list)
-        for address in _representatives([*blocks, *([within] if within else [])], family):
-            if within is None or all(position([within], address)):
-                alike[position(blocks, address)].append(address)
-        for inside, addresses in alike.items():
-            holding = [block for block, within in zip(blocks, inside, strict=True) if within]
-            name = f"outside: {_name(holding, others=len(alike) > 1)}"
-            if within is not None:
-                name = addresses[0]
-            elif family == 6 and not holding:
-                name += " over IPv6"
-            hosts.append(External(name, (addresses[0],)))
-            groups.append(Group(name, (Endpoint(EndpointKind.EXTERNAL, "", name),)))
-    return groups, hosts
+    alike: dict[tuple[bool, ...], str] = {}
+    for address in _representatives(blocks, family):
+        alike.setdefault(_position(blocks, address), address)
+    hosts = []
+    for inside, address in alike.items():
+        holding = [block for block, within in zip(blocks, inside, strict=True) if within]
+        name = words.listed([_block(block) for block in holding])
+        name = name or ("everywhere else" if len(alike) > 1 else "everywhere")
+        hosts.append(External(f"outside: {name}", (address,)))
+    return hosts
 
 
-def _name(holding: Sequence[IPBlock], *, others: bool) -> str:
-    if not holding:
-        return "everywhere else" if others else "everywhere"
-    return words.listed([_block(block) for block in holding])
+def hosts_within(world: World, block: IPBlock) -> list[External]:
+    """A host for each kind of address of one range; its name is its address."""
+    blocks = sorted({block, *ip_blocks(world)}, key=repr)
+    found: dict[tuple[bool, ...], str] = {}
+    for address in _representatives(blocks, cidr.family(block.cidr)):
+        if all(_position([block], address)):
+            found.setdefault(_position(blocks, address), address)
+    return [External(address, (address,)) for address in found.values()]
+
+
+def _position(blocks: Sequence[IPBlock], ip: str) -> tuple[bool, ...]:
+    """Which of the ranges hold the address."""
+    return tuple(
+        cidr.contains(block.cidr, ip) and not any(cidr.contains(e, ip) for e in block.except_)
+        for block in blocks
+    )
 
 
 def _block(block: IPBlock) -> str:

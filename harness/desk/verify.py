@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from harness.desk.assertions import Assertion, End, Port
-from harness.desk.groups import Group, pod_groups
-from harness.desk.outside import outside_groups
-from harness.desk.reach import Reach
-from harness.model.flow import Decision, Endpoint, EndpointKind
+from harness.desk.groups import Group, a_pair, main_family
+from harness.desk.outside import hosts_within
+from harness.desk.reach import Asker, example, with_hosts
+from harness.model import cidr
+from harness.model.fast import Connection, Reach
+from harness.model.flow import Decision, Endpoint, Verdict
 from harness.model.policy import IPBlock
-from harness.model.world import External, World
+from harness.model.portsets import (
+    ALL_PORTS,
+    FIRST_PORT,
+    LAST_PORT,
+    Ports,
+    difference,
+    intersection,
+    ports,
+    union,
+)
+from harness.model.table import groups_of
+from harness.model.world import World
 
 SCHEMA = "netpol-check/1"
 
@@ -47,75 +60,84 @@ class Result:
 
 def verify(world: World, assertions: Sequence[Assertion]) -> list[Result]:
     """Every assertion's result, in order."""
-    groups = pod_groups(world)
-    return [_verify(world, assertion, groups) for assertion in assertions]
+    return [_verify(world, assertion) for assertion in assertions]
 
 
-def _verify(world: World, assertion: Assertion, groups: Sequence[Group]) -> Result:
-    sources, hosts = _matching(world, assertion.source, groups)
-    targets, more = _matching(world, assertion.target, groups)
+def _verify(world: World, assertion: Assertion) -> Result:
+    blocks = [IPBlock(e.outside) for e in (assertion.source, assertion.target) if e.outside]
+    hosts = [host for block in blocks for host in hosts_within(world, block)]
+    family = cidr.family(blocks[0].cidr) if blocks else main_family(world)
+    full = with_hosts(world, hosts)
+    reach, asker = Reach(full, family), Asker(full, family)
+    groups = [Group.of(members) for members in groups_of(reach)]
+    names = {host.name for host in hosts}
+    sources = _matching(world, assertion.source, groups, names)
+    targets = _matching(world, assertion.target, groups, names)
     if not sources or not targets:
         return Result(assertion, 0, nobody="from" if not sources else "to")
-    reach = Reach(world, outside=[*hosts, *more])
     pairs = looks = 0
     for source in sources:
         for target in targets:
-            count = len(source.members) * len(target.members)
-            count -= len(set(source.members) & set(target.members))
-            if not count:
+            pair = a_pair(source, target)
+            if pair is None:
                 continue  # a pod and itself, which nothing can keep apart
-            pairs += count
-            a, b = next((a, b) for a in source.members for b in target.members if a != b)
-            for port, decision in _decisions(reach, assertion.ports, a, b):
-                looks += 1
-                if decision.verdict is not assertion.expect:
-                    return Result(assertion, pairs, Counter(a, b, port, decision))
+            pairs += len(source.members) * len(target.members)
+            pairs -= len(set(source.members) & set(target.members))
+            asserted = _ports(world, assertion.ports, pair[1])
+            looks += bool(asserted)
+            wrong = _wrong(reach.connection(*pair), asserted, assertion.expect)
+            if wrong:
+                protocol, port, last = example(wrong)
+                decision = asker.decide(*pair, port, protocol)
+                whole = (port, last) == (FIRST_PORT, LAST_PORT)
+                where = f"every {protocol} port" if whole else f"{port}/{protocol}"
+                return Result(assertion, pairs, Counter(*pair, where, decision))
     return Result(assertion, pairs, nobody="" if looks else "ports" if pairs else "to")
 
 
 def _matching(
-    world: World, end: End, groups: Sequence[Group]
-) -> tuple[list[Group], list[External]]:
-    """The parts of groups that an end speaks of, and the outside hosts among them."""
-    if end.outside:
-        return outside_groups(world, within=IPBlock(end.outside))
+    world: World, end: End, groups: Sequence[Group], hosts: Collection[str]
+) -> list[Group]:
+    """The parts of groups that an end speaks of."""
     found = []
     for group in groups:
         members = tuple(
             member
             for member in group.members
-            if end.matches(world, world.pods[member.namespace, member.name])
+            if (
+                end.outside and member.name in hosts
+                if group.outside
+                else end.matches(world, world.pods[member.namespace, member.name])
+            )
         )
         if members:
             found.append(replace(group, members=members))
-    return found, []
+    return found
 
 
-def _decisions(
-    reach: Reach, ports: Iterable[Port], a: Endpoint, b: Endpoint
-) -> Iterator[tuple[str, Decision]]:
-    ports = tuple(ports)
-    if not ports:
-        connection = reach.connection(Group("", (a,)), Group("", (b,)))
-        assert connection is not None
-        yield from ((stretch.words, decision) for stretch, decision in connection.why.items())
-        return
-    for port in ports:
-        for number in _numbers(reach.world, port, b):
-            yield f"{number}/{port.protocol}", reach.decide(a, b, number, port.protocol)
+def _wrong(connection: Connection, asserted: Ports, expect: Verdict) -> Ports:
+    """The ports at which an assertion does not hold."""
+    if expect is Verdict.ALLOW:
+        return difference(asserted, connection.allow)
+    return intersection(asserted, union(connection.allow, connection.undefined))
 
 
-def _numbers(world: World, port: Port, target: Endpoint) -> list[int]:
-    """A name is the target's own; a target that lacks it is not spoken of."""
-    if isinstance(port.port, int):
-        return [port.port]
-    if target.kind is not EndpointKind.POD:
-        return []
-    return [
-        own.port
-        for own in world.pods[target.namespace, target.name].ports
-        if own.name == port.port and own.protocol is port.protocol
-    ]
+def _ports(world: World, asserted: Sequence[Port], target: Endpoint) -> Ports:
+    """All ports that are asserted of a target; names are its own, and one that it lacks is not
+    spoken of."""
+    if not asserted:
+        return ALL_PORTS
+    pod = world.pods.get((target.namespace, target.name))
+    own = pod.ports if pod is not None else ()
+    return ports(
+        (port.protocol, number, number)
+        for port in asserted
+        for number in (
+            [port.port]
+            if isinstance(port.port, int)
+            else [o.port for o in own if o.name == port.port and o.protocol is port.protocol]
+        )
+    )
 
 
 def as_text(results: Sequence[Result]) -> str:

@@ -10,7 +10,10 @@ from dataclasses import replace
 
 from harness.model.actions import Action, Apply, Delete, Relabel
 from harness.model.policy import Labels
-from harness.model.world import Pod, World
+from harness.model.world import Namespace, Pod, World
+
+#: Every cluster has them; the API server lets nobody delete them.
+IMMORTAL = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
 def without_policies(world: World) -> World:
@@ -23,7 +26,10 @@ def changes(current: World, wanted: World) -> list[Action]:
 
     Policies go first and come last, so that nothing is denied in between that is open in both.
     What has other labels is relabelled; a pod or outside host that differs in more is made anew.
+    Namespaces that no cluster is without stay, emptied and with their own labels only.
     """
+    stay = {name: Namespace(name) for name in IMMORTAL if name in current.namespaces}
+    wanted = wanted.with_(namespaces={**stay, **wanted.namespaces})
     return [*_gone(current, wanted), *_made(current, wanted)]
 
 

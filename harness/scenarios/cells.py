@@ -123,9 +123,12 @@ def possible(cell: Cell, features: frozenset[str]) -> bool:
 
 def _named(world: World, pattern: Cell, features: frozenset[str]) -> Iterator[Cell]:
     """The cells that an extra cell with ``*`` in its endpoints stands for."""
-    targets = list(_pick(_everybody(world), (pattern.target,)))
+    wanted = (pattern.target,)
+    targets = [e for e in _pick(_everybody(world), wanted) if _in_matrix(e.namespace, wanted)]
     for source in _clients(world, (pattern.source,), features):
         for target in targets:
+            if source == target and pattern.source != pattern.target:
+                continue  # one of many that a pattern finds: a pod to itself is in no matrix
             yield Cell(source, target, pattern.port, pattern.protocol, pattern.via, pattern.family)
 
 

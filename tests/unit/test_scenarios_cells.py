@@ -8,7 +8,7 @@ import pytest
 
 from harness.model.flow import Cell, Endpoint, EndpointKind, Via
 from harness.model.policy import Protocol
-from harness.model.world import ContainerPort, Phase, Pod, Service, ServicePort, Workload
+from harness.model.world import ContainerPort, Namespace, Phase, Pod, Service, ServicePort, Workload
 from harness.scenarios import worlds
 from harness.scenarios.cells import CellError, cells, matches_cell, parse_cell
 from harness.scenarios.features import FEATURES, needs, unknown
@@ -176,3 +176,19 @@ def test_named_worlds_stand(name: str) -> None:
     ips = [ip for pod in resolved.pods.values() for ip in pod.ips]
     assert len(set(ips)) == len(ips) == 2 * len(world.pods)
     assert presume(resolved) == resolved
+
+
+def test_a_pattern_finds_neither_the_lab_s_own_pods_nor_a_pod_itself() -> None:
+    dns = Pod("kube-system", "coredns-0", ips=("10.244.0.2",))
+    base = presume(worlds.world("two-by-two"))
+    there = base.with_(
+        namespaces={**base.namespaces, "kube-system": Namespace("kube-system")},
+        pods={**base.pods, dns.key: dns},
+    )
+    nobody = (Endpoint.parse("x/a"),)
+    asked = cells(
+        there,
+        Probes(sources=nobody, targets=nobody, extra=(parse_cell("x/b -> */*:80"),)),
+        ALL,
+    )
+    assert {str(cell.target) for cell in asked} == {"x/a", "y/a", "y/b"}

@@ -315,7 +315,7 @@ def weigh(line: str) -> int:
         return 150
     addresses = line.count("-s ") + line.count("-d ")
     comments = line.count("--comment")
-    return 330 + 200 * addresses + 650 * comments + 350 * (line.count(" -m ") - comments)
+    return 340 + 200 * addresses + 650 * comments + 350 * (line.count(" -m ") - comments)
 
 
 def weigh_chain(item: tuple[str, Chain]) -> int:

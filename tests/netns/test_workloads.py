@@ -375,3 +375,13 @@ def test_nodes_stay(lab: NetnsLab) -> None:
     _apply(lab, Node("worker", labels={"zone": "a"}))
     assert lab.world.nodes["worker"].labels == {"zone": "a"}
     assert lab.world.nodes["worker"].ips
+
+
+def test_what_comes_before_an_impossible_action_is_done(lab: NetnsLab) -> None:
+    with pytest.raises(ActionError, match="no namespace 'nowhere'"):
+        _apply(lab, Pod("w", "before", node="worker"), Pod("nowhere", "x", node="worker"))
+    assert ask(lab, "w/client", address(lab, "w/before")).name == "w/before"
+    _apply(lab, Pod("w", "after", node="worker"))
+    before, after = (lab.world.pods["w", name].ips[0] for name in ("before", "after"))
+    # The impossible pod was given no address: these two are neighbours.
+    assert int(after.rpartition(".")[2]) == int(before.rpartition(".")[2]) + 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +15,7 @@ from harness.labs.base import Evidence, LabError
 from harness.labs.netns import addresses as ip
 from harness.labs.netns import detect, dns, services
 from harness.labs.netns import evidence as evidence_
+from harness.labs.netns.change import Change
 from harness.labs.netns.client import Completed, Holder, Process
 from harness.labs.netns.engine import Engine, argv_for
 from harness.labs.netns.fabric import FABRICS, Fabric
@@ -23,8 +23,7 @@ from harness.labs.netns.placement import Placement
 from harness.labs.netns.shell import NetnsShell
 from harness.labs.netns.topology import Topology, node_box
 from harness.labs.server import DEFAULT_PORT
-from harness.model import transition
-from harness.model.actions import Action, Apply, Delete, Finish, Relabel
+from harness.model.actions import Action, Apply
 from harness.model.flow import Cell, Endpoint, EndpointKind
 from harness.model.manifest import to_manifest
 from harness.model.policy import Protocol
@@ -33,9 +32,7 @@ from harness.model.world import (
     External,
     Namespace,
     Node,
-    Phase,
     Pod,
-    Service,
     World,
 )
 
@@ -235,10 +232,12 @@ class NetnsLab:
 
     def apply(self, actions: Sequence[Action]) -> float:
         """See :class:`harness.labs.base.Lab`. Raises LabError, and ActionError of the model."""
-        change = _Change(self)
-        for action in actions:
-            change.take(action)
-        change.finish()
+        change = Change(self)
+        try:
+            for action in actions:
+                change.take(action)
+        finally:  # what came before an impossible action is done
+            change.finish()
         return change.started
 
     def forget(self, pods: Sequence[Pod]) -> None:
@@ -337,7 +336,11 @@ class NetnsLab:
                 env=env,
             )
 
-    def evidence(self, _: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
+    def evidence(
+        self,
+        world: World,  # noqa: ARG002 - the lab knows its own
+        cells: Sequence[Cell],
+    ) -> tuple[Evidence, ...]:
         """See :class:`harness.labs.base.Lab`."""
         return evidence_.collect(self, cells)
 
@@ -357,129 +360,7 @@ class NetnsLab:
         }
 
 
-class _Change:
-    """One ``apply``: actions in order, with new pods made and events sent in batches."""
-
-    def __init__(self, lab: NetnsLab) -> None:
-        self.lab = lab
-        self.started = 0.0
-        self.fresh: dict[tuple[str, str], Pod] = {}
-        self.gone: list[Pod] = []
-        self.events: list[tuple[str, Any]] = []
-        self.services = False
-
-    def take(self, action: Action) -> None:
-        lab = self.lab
-        placement = lab.placement
-        before = lab.world
-        action = placement.complete(before, action)
-        after = transition.step(before, action)
-        events = list(_events(action, before, after))
-        gone = [
-            old for kind, old, new in events if _runs(old) and (kind == "DELETED" or not _runs(new))
-        ]
-        if any(pod.key in self.fresh for pod in gone):
-            self._flush()
-        self.gone += gone
-        for pod in gone:
-            lab.last_ips[pod.key] = pod.ips
-            successor = after.pods.get(pod.key)
-            placement.release(pod, keep=successor.ips if successor else ())
-        lab.world = after
-        for kind, old, new in events:
-            thing = old if kind == "DELETED" else new
-            if isinstance(thing, External):
-                self._outside(kind, old, new)
-                continue
-            self.events.append((kind, thing))
-            self.services |= isinstance(thing, Pod | Service)
-            if _runs(new) and not (kind == "MODIFIED" and _runs(old)):
-                self.fresh[new.key] = new
-            if kind == "DELETED" and isinstance(thing, Service):
-                placement.release_service(thing)
-
-    def finish(self) -> None:
-        self._flush()
-        if self.services:
-            self.lab.follow_services()
-
-    def _begin(self) -> None:
-        self.started = self.started or time.monotonic()
-
-    def _flush(self) -> None:
-        """Take old pods away, make the new ones, tell the engines, let the new ones be reached."""
-        lab = self.lab
-        pods, gone, events = list(self.fresh.values()), self.gone, self.events
-        self.fresh, self.gone, self.events = {}, [], []
-        if gone:
-            self._begin()
-            lab.topology.remove_pods(gone)
-        if pods:
-            self._begin()
-            run = {str(pod): dns.process(str(pod)) for pod in pods if pod.key in lab.own}
-            try:
-                lab.topology.make_pods(pods, run)
-            except LabError:
-                lab.forget(pods)
-                lab.tell(lab.written_down([event for event in events if event[1] not in pods]))
-                raise
-        data = lab.written_down(events)
-        self._begin()
-        lab.tell(data)
-        lab.wait_for_engines({pod.node for pod in pods})
-        lab.topology.plug(pods)
-
-    def _outside(self, kind: str, old: Any, new: Any) -> None:
-        self._begin()
-        if old is not None:
-            self.lab.topology.remove_external(old.name)
-        if kind != "DELETED":
-            self.lab.topology.add_external(new)
-
-
-_HOMES = {
-    "Namespace": "namespaces",
-    "Pod": "pods",
-    "Service": "services",
-    "Node": "nodes",
-    "External": "externals",
-    "NetworkPolicy": "policies",
-    "ClusterNetworkPolicy": "cluster_policies",
-}
 _LISTED = ("namespaces", "nodes", "services", "pods", "policies", "cluster_policies")
-
-
-def _events(action: Action, before: World, after: World) -> Iterator[tuple[str, Any, Any]]:
-    """(type, old, new) of each object that an action touches, as a watch would show it."""
-    match action:
-        case Apply(object=thing):
-            kind, key = type(thing).__name__, getattr(thing, "key", thing.name)
-        case Finish():
-            kind, key = "Pod", (action.namespace, action.name)
-        case Delete() | Relabel():
-            kind = action.kind
-            key = (action.namespace, action.name) if action.namespace else action.name
-    if isinstance(action, Delete) and kind in ("Namespace", "Node"):
-        for home in ("pods", "services", "policies"):
-            left = getattr(after, home)
-            for inner, old in getattr(before, home).items():
-                if inner not in left:
-                    yield "DELETED", old, None
-    old = getattr(before, _HOMES[kind]).get(key)
-    new = getattr(after, _HOMES[kind]).get(key)
-    if old is None:
-        yield "ADDED", None, new
-    elif new is None:
-        yield "DELETED", old, None
-    elif isinstance(old, Pod) and old.uid != new.uid:
-        yield "DELETED", old, None
-        yield "ADDED", None, new
-    else:
-        yield "MODIFIED", old, new
-
-
-def _runs(thing: Any) -> bool:
-    return isinstance(thing, Pod) and thing.phase is Phase.RUNNING
 
 
 def _objects(world: World) -> Iterator[Any]:

@@ -255,14 +255,20 @@ class ClusterLab:
     def wait_ready(self, pods: Sequence[Pod]) -> None:
         """Wait until pods run, listen and have addresses. Raises LabError with what is known."""
         keys = [pod.key for pod in pods]
-        if self.watch.wait(
-            lambda known: all(_ready(known.get(k)) for k in keys), self.ready_seconds
-        ):
-            return
+        began = time.monotonic()
+
+        def settled(known: dict[Key, Json]) -> bool:
+            return all(_ready(known.get(key)) for key in keys) or any(
+                _ended(known.get(key)) for key in keys
+            )
+
+        self.watch.wait(settled, self.ready_seconds)
         late = [pod for pod in pods if not _ready(self.watch.get(pod.key))]
+        if not late:
+            return
         lines = [self._condition_of(pod) for pod in late[:10]]
         raise LabError(
-            f"{len(late)} of {len(pods)} pods are not ready after {self.ready_seconds:g} s",
+            f"{len(late)} of {len(pods)} pods are not ready after {time.monotonic() - began:.0f} s",
             hint="`kubectl describe pod` tells more; images that cannot be pulled are the usual "
             "cause (--lab-images)",
             detail="\n".join(lines),
@@ -285,7 +291,21 @@ class ClusterLab:
             if one["status"] == "False" and one.get("message")
         ]
         node = data["spec"].get("nodeName", "no node")
-        return f"  {pod} on {node}: {status.get('phase')}; {'; '.join(reasons)}"
+        lines = [f"  {pod} on {node}: {status.get('phase')}; {'; '.join(reasons)}"]
+        lines += [f"    {line}" for line in self._last_lines(data)]
+        return "\n".join(lines)
+
+    def _last_lines(self, data: Json) -> list[str]:
+        """What the containers of a pod said that have ended."""
+        meta = data["metadata"]
+        where = path("Pod", meta["namespace"], meta["name"]) + "/log"
+        lines: list[str] = []
+        for one in data.get("status", {}).get("containerStatuses") or ():
+            if "terminated" in one["state"]:
+                with contextlib.suppress(LabError):
+                    text = self.api.text(where, {"container": one["name"], "tailLines": "5"})
+                    lines += [f"{one['name']}: {line}" for line in text.splitlines()]
+        return lines
 
     def wait_gone(self, uids: Mapping[Key, str]) -> None:
         """Wait until the API does not know these pods any more."""
@@ -585,6 +605,12 @@ def _ready(pod: Json | None) -> bool:
     return bool(status.get("podIPs")) and any(
         one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ()
     )
+
+
+def _ended(pod: Json | None) -> bool:
+    """Whether a container has ended that should run: the run's pods are never started again."""
+    status = (pod or {}).get("status", {})
+    return any("terminated" in one["state"] for one in status.get("containerStatuses") or ())
 
 
 def _families(nodes: Iterable[Node]) -> tuple[int, ...]:

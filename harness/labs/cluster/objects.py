@@ -25,7 +25,8 @@ CLIENT = "client"
 IPS_ANNOTATION = "netpol-harness/ips"
 
 _END = "/tmp/end"  # noqa: S108 - in the container
-_WAIT = f'read -r code < {_END}; exit "${{code:-0}}"'
+# A shell whose read is broken off by the end of its server says so.
+_WAIT = f'read -r code < {_END} || code=1; exit "${{code:-0}}"'
 _SERVE = (
     f"mkfifo {_END} && cd /tmp && "
     'printf %s "$NETPOL_CONFIG" > nginx.conf && printf %s "$NETPOL_PAGE" > index.html && '

@@ -1,0 +1,36 @@
+"""From a kubeconfig file to an :class:`~harness.labs.cluster.api.Api`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.labs.base import LabError
+from harness.labs.cluster.api import Api
+
+
+def connect(kubeconfig: Path | None = None, context: str | None = None) -> Api:
+    """The API of a context (the current one if none is named).
+
+    Without a file the usual ones are read ($KUBECONFIG, ~/.kube/config). Raises LabError.
+    """
+    from kubernetes.client import ApiClient, Configuration
+    from kubernetes.config import ConfigException, load_kube_config
+
+    configuration = Configuration()
+    where = str(kubeconfig) if kubeconfig else "the kubeconfig"
+    try:
+        load_kube_config(  # type: ignore[no-untyped-call]
+            str(kubeconfig) if kubeconfig else None,
+            context=context,
+            client_configuration=configuration,
+            persist_config=False,
+        )
+    except ConfigException as error:
+        raise LabError(
+            f"{where} cannot be used: {error}",
+            hint="`kubectl config get-contexts` lists what there is; --kubeconfig names a file",
+        ) from None
+    except OSError as error:
+        raise LabError(f"{where} cannot be read: {error.strerror or error}") from None
+    configuration.connection_pool_maxsize = 16
+    return Api(ApiClient(configuration))

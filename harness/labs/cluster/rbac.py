@@ -1,0 +1,118 @@
+"""The least rights with which the harness runs on a cluster, and whether a user has them.
+
+Rights on pods and policies are cluster-wide because scenarios make namespaces of their own, whose
+names no role can know before. Secrets are not among them, nor anything of the nodes but reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from harness.labs.cluster.api import Api
+
+Json = dict[str, Any]
+
+NAME = "netpol-harness"
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """``resource`` may have a subresource (``pods/exec``). ``optional``: some scenarios only."""
+
+    group: str
+    resource: str
+    verbs: tuple[str, ...]
+    why: str
+    optional: bool = False
+
+
+_CHANGE = ("create", "patch", "delete")
+
+RIGHTS = (
+    Right("", "namespaces", ("get", "list", *_CHANGE), "each scenario has namespaces of its own"),
+    Right("", "nodes", ("list",), "addresses and pod CIDRs of nodes"),
+    Right("", "pods", ("get", "list", "watch", *_CHANGE), "servers and clients"),
+    Right("", "pods/exec", ("create", "get"), "a shell in each client"),
+    Right("", "services", ("get", "list", *_CHANGE), "what pods are reached through"),
+    Right(
+        "networking.k8s.io", "networkpolicies", ("get", "list", *_CHANGE), "what is being tested"
+    ),
+    Right("", "pods/log", ("get",), "last words of pods that end", optional=True),
+    Right("", "nodes", ("patch",), "scenarios that relabel nodes", optional=True),
+    Right(
+        "policy.networking.k8s.io",
+        "clusternetworkpolicies",
+        ("get", "list", *_CHANGE),
+        "scenarios with ClusterNetworkPolicy",
+        optional=True,
+    ),
+)
+
+
+def manifests(namespace: str, account: str = NAME, *, optional: bool = True) -> list[Json]:
+    """A service account with these rights: ServiceAccount, ClusterRole, ClusterRoleBinding."""
+    group = "rbac.authorization.k8s.io"
+    rules = [
+        {"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)}
+        for right in RIGHTS
+        if optional or not right.optional
+    ]
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": account, "namespace": namespace},
+        },
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": account},
+            "rules": rules,
+        },
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": account},
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": account},
+            "subjects": [subject],
+        },
+    ]
+
+
+def missing(api: Api) -> list[tuple[Right, str]]:
+    """The rights that the user has not, with the verb, by asking the server (a
+    SelfSubjectAccessReview for each). Raises LabError."""
+    asked = [(right, verb) for right in RIGHTS for verb in right.verbs]
+    with ThreadPoolExecutor(8) as pool:
+        allowed = list(pool.map(lambda one: _may(api, *one), asked))
+    return [one for one, may in zip(asked, allowed, strict=True) if not may]
+
+
+def told(lacks: Sequence[tuple[Right, str]]) -> str:
+    """For people: a line for each right that lacks."""
+    return "\n".join(
+        f"  {verb} {right.resource}" + (f".{right.group}" if right.group else "") + f": {right.why}"
+        for right, verb in lacks
+    )
+
+
+def _may(api: Api, right: Right, verb: str) -> bool:
+    resource, _, subresource = right.resource.partition("/")
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {
+            "resourceAttributes": {
+                "group": right.group,
+                "resource": resource,
+                "subresource": subresource,
+                "verb": verb,
+            }
+        },
+    }
+    answer = api.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body)
+    return bool(answer["status"].get("allowed"))

@@ -205,7 +205,8 @@ class Controller:
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(ToolError),
-            wait=tenacity.wait_exponential_jitter(initial=RETRY, max=RETRY_MOST, jitter=RETRY),
+            wait=tenacity.wait_exponential(multiplier=RETRY, max=RETRY_MOST)
+            + tenacity.wait_random(0, RETRY),
             stop=lambda _: self._ended,
             sleep=self._wait_for,
             before_sleep=lambda state: self._failed(

@@ -68,6 +68,9 @@ _VERSIONS: Mapping[str, str] = {
     "NetworkPolicy": "networking.k8s.io/v1",
     "ClusterNetworkPolicy": "policy.networking.k8s.io/v1alpha2",
 }
+# Reads an object that is none of the usual ones: (apiVersion, kind) -> reader.
+Readers = Mapping[tuple[str, str], Callable[[dict[str, Any], Reader, Source | None], Any]]
+_NO_READERS: Readers = {}
 _SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -178,14 +181,19 @@ def _title(data: Mapping[str, Any]) -> str:
 
 
 def load_text(
-    text: str, file: str = "<text>", *, server_version: tuple[int, int] | None = None
+    text: str,
+    file: str = "<text>",
+    *,
+    server_version: tuple[int, int] | None = None,
+    also: Readers = _NO_READERS,
 ) -> Loaded:
     """Read one text. ``server_version`` is (major, minor): whose rules to go by where versions
-    differ; None takes what any version takes, with a warning. Never raises for bad input."""
+    differ; None takes what any version takes, with a warning. ``also``: readers of further kinds.
+    Never raises for bad input."""
     from harness.model import yamltext
 
     loaded = Loaded()
-    skipped: set[str] = set()
+    one = _Text(file, loaded, server_version, also)
     for document in yamltext.documents(text):
         if isinstance(document, yamltext.BadText):
             loaded.problems.append(
@@ -193,8 +201,7 @@ def load_text(
             )
             continue
         for path, value in _flattened(document.value):
-            line = yamltext.line_of(document.value, path, document.line)
-            _read_one(value, file, line, loaded, skipped, server_version)
+            one.read(value, yamltext.line_of(document.value, path, document.line))
     loaded.problems.sort(key=lambda problem: problem.line)
     return loaded
 
@@ -214,90 +221,96 @@ def _flattened(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     yield (), value
 
 
-def _read_one(
-    data: Any,
-    file: str,
-    line: int,
-    loaded: Loaded,
-    skipped: set[str],
-    server_version: tuple[int, int] | None,
-) -> None:
-    from harness.model import yamltext
+class _Text:
+    """Reads the objects of one text."""
 
-    def problem(path: tuple[str | int, ...], message: str, hint: str, severity: str) -> None:
-        where = yamltext.line_of(data, path, line)
-        loaded.problems.append(Problem(file, where, dotted(path), message, hint, severity))
+    def __init__(
+        self,
+        file: str,
+        loaded: Loaded,
+        server_version: tuple[int, int] | None,
+        also: Readers,
+    ) -> None:
+        self.file, self.loaded, self.server_version = file, loaded, server_version
+        self.also = also
+        self.skipped: set[str] = set()
 
-    if not isinstance(data, dict):
-        problem(
-            (),
-            "is no Kubernetes object: it must be a mapping with apiVersion and kind",
-            "",
-            "error",
-        )
-        return
-    kind, version = data.get("kind"), data.get("apiVersion")
-    for key, value in (("apiVersion", version), ("kind", kind)):
-        if not isinstance(value, str) or not value:
-            problem(
-                (key,),
-                "is missing, or no text",
-                "every object says its apiVersion and kind",
-                "error",
+    def read(self, data: Any, line: int) -> None:
+        """One object that begins at ``line``."""
+        source = Source(self.file, line)
+        reader = Reader(server_version=self.server_version, file=self.file)
+        things: list[Any] = []
+        if not isinstance(data, dict):
+            reader.error(
+                (), "is no Kubernetes object: it must be a mapping with apiVersion and kind"
             )
-    if not isinstance(kind, str) or not isinstance(version, str) or not kind or not version:
-        return
-    group = version.rpartition("/")[0]
-    wanted = _VERSIONS.get(kind)
-    if kind == "NetworkPolicy" and group == "extensions":
-        problem(
-            ("apiVersion",),
-            f"{version} NetworkPolicy is the API before Kubernetes 1.7, which is gone",
-            "it may have meant something else than the same text in networking.k8s.io/v1: "
-            "`netpol convert` says what",
-            "error",
-        )
-        return
-    if wanted is None or (version != wanted and group != wanted.rpartition("/")[0]):
-        name = f"{kind} ({version})"
-        if name not in skipped:
-            skipped.add(name)
-            problem(
-                ("kind",), f"{name} is left out: it says nothing that policies go by", "", "warning"
+        elif self._known(data, reader):
+            version, kind = data["apiVersion"], data["kind"]
+            if (version, kind) in self.also:
+                things = [self.also[version, kind](data, reader, source)]
+            elif kind in TEMPLATES:
+                things = [*read_workload(kind, data, reader, source)]
+            else:
+                things = [_READERS[kind](data, reader, source)]
+        self._keep(data, line, reader, things)
+
+    def _keep(self, data: Any, line: int, reader: Reader, things: list[Any]) -> None:
+        from harness.model import yamltext
+
+        for fault in reader.faults:
+            where = yamltext.line_of(data, fault.path, line)
+            self.loaded.problems.append(
+                Problem(
+                    self.file, where, dotted(fault.path), fault.message, fault.hint, fault.severity
+                )
             )
-        return
-    if version != wanted:
-        problem(
-            ("apiVersion",),
-            f"{version} is no version of {kind} that is read here",
-            f"write {wanted}",
-            "error",
-        )
-        return
-    source = Source(file, line)
-    reader = Reader(server_version=server_version, file=file)
-    if kind in TEMPLATES:
-        things: list[Any] = list(read_workload(kind, data, reader, source))
-    else:
-        things = [_READERS[kind](data, reader, source)]
-    for fault in reader.faults:
-        problem(fault.path, fault.message, fault.hint, fault.severity)
-    if not reader.failed:
-        loaded.objects.extend(things)
+        if not reader.failed:
+            self.loaded.objects.extend(things)
+
+    def _known(self, data: dict[str, Any], reader: Reader) -> bool:
+        """Whether it is of a kind and version that is read; if not, that is said."""
+        for key in ("apiVersion", "kind"):
+            if not isinstance(data.get(key), str) or not data[key]:
+                hint = "every object says its apiVersion and kind"
+                reader.error((key,), "is missing, or no text", hint)
+        if reader.failed:
+            return False
+        version, kind = data["apiVersion"], data["kind"]
+        wanted, group = _VERSIONS.get(kind, ""), version.rpartition("/")[0]
+        if (version, kind) in self.also or version == wanted:
+            return True
+        if kind == "NetworkPolicy" and group == "extensions":
+            reader.error(
+                ("apiVersion",),
+                f"{version} NetworkPolicy is the API before Kubernetes 1.7, which is gone",
+                "it may have meant something else than the same text in networking.k8s.io/v1: "
+                "`netpol convert` says what",
+            )
+        elif wanted and group == wanted.rpartition("/")[0]:
+            message = f"{version} is no version of {kind} that is read here"
+            reader.error(("apiVersion",), message, f"write {wanted}")
+        elif (name := f"{kind} ({version})") not in self.skipped:
+            self.skipped.add(name)
+            reader.warn(("kind",), f"{name} is left out: it says nothing that policies go by")
+        return False
 
 
 def load(
-    paths: Iterable[str | PathLike[str]], *, server_version: tuple[int, int] | None = None
+    paths: Iterable[str | PathLike[str]],
+    *,
+    server_version: tuple[int, int] | None = None,
+    also: Readers = _NO_READERS,
 ) -> Loaded:
     """Read files, directories (all ``.yaml``, ``.yml`` and ``.json`` below them) and ``-``
-    (standard input). Never raises for bad input or unreadable files: see ``problems``."""
+    (standard input). Options as for :func:`load_text`. Never raises for bad input or unreadable
+    files: see ``problems``."""
     loaded = Loaded()
     for path in paths:
         for file, content in _contents(str(path)):
             if isinstance(content, Problem):
                 loaded.problems.append(content)
                 continue
-            one = load_text(content, file, server_version=server_version)
+            one = load_text(content, file, server_version=server_version, also=also)
             loaded.objects += one.objects
             loaded.problems += one.problems
     loaded.problems += _doubles(loaded.objects)

@@ -28,7 +28,7 @@ from harness.report.shape import RunRecord
 from harness.report.summary import BAD_FINDINGS, OUTCOMES, duration, plural
 
 #: Bytes of wrong scenarios that stand in the page unpacked; what is beyond is packed as well.
-INLINE = 1_500_000
+INLINE = 5_000_000
 #: Scenarios that are packed together: small enough to unpack at once, large enough to pack well.
 CHUNK = 16
 
@@ -53,6 +53,7 @@ def render(record: RunRecord) -> str:
     return environment.get_template("report.html.j2").render(
         page=page,
         inline=inline,
+        wrong_packed=sum(view.bad for view in page) - len(inline),
         place=place,
         chunks=list(_chunks(packed)),
         plot=plots.ecdf(

@@ -39,7 +39,7 @@ def spans(text: str) -> dict[str, dict[str, list[Span]]]:
     found: dict[str, dict[str, list[Span]]] = {}
     try:
         documents = list(yaml.compose_all(text, Loader=_LOADER))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     for document in documents:
         for item in _items(document):

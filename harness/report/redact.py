@@ -169,7 +169,7 @@ def _selectors(node: Any, names: _Names) -> Any:
 def _documents(text: str) -> Iterable[dict[str, Any]]:
     try:
         return [d for d in yaml.safe_load_all(text) if isinstance(d, dict)]
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return []
 
 

@@ -114,9 +114,9 @@ class ScenarioRecord:
 
 @dataclass(slots=True)
 class RunRecord:
-    """A whole run. ``run`` holds: id, started, finished (ISO 8601, UTC), argv, seed, cni, lab,
-    fabric, dataplane, versions, environment, exit_status, interrupted, and features: what the
-    labels of the scenarios mean, as group -> label -> text.
+    """A whole run. ``run`` holds: id, started, finished (ISO 8601, UTC), argv, seed, cni,
+    cni_version, lab, families, fabric, dataplane, versions, environment, exit_status,
+    interrupted, and features: what the labels of the scenarios mean, as group -> label -> text.
 
     ``damage`` is not part of the file: one sentence for each thing that the reader could not
     make out of it. Whoever draws a report from a damaged record shows them first.

@@ -176,7 +176,9 @@ def test_lines_of_each_policy_and_rule() -> None:
     assert len(policytext.lines(text)) == len(lines)
 
 
-@pytest.mark.parametrize("text", ["", "{", "a: [", "- 1\n- 2", "null", "metadata: 7", "\t"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "a: [", "- 1\n- 2", "null", "metadata: 7", "\t", "\ud800", "\x00", "[" * 9999]
+)
 def test_policies_that_are_no_manifest_have_no_lines_of_their_own(text: str) -> None:
     assert all(name == "" for name in policytext.spans(text))
     policytext.lines(text)

@@ -59,7 +59,12 @@
     const body = $(".body", details);
     if (details.dataset.at) {
       const [number, index] = details.dataset.at.split(".").map(Number);
-      body.innerHTML = (await chunk(number))[index];
+      try {
+        body.innerHTML = (await chunk(number))[index];
+      } catch (error) {
+        body.textContent = `This browser cannot unpack the scenario: ${error}`;
+        return;
+      }
     }
     const block = $("script.data", body);
     if (block) details.data = JSON.parse(block.textContent);

@@ -37,17 +37,18 @@ def _gone(current: World, wanted: World) -> Iterator[Action]:
     for name in current.cluster_policies:
         if name not in wanted.cluster_policies:
             yield Delete("ClusterNetworkPolicy", "", name)
+    doomed = current.namespaces.keys() - wanted.namespaces.keys()
     for key in current.policies:
-        if key not in wanted.policies and key[0] in wanted.namespaces:
+        if key not in wanted.policies and key[0] not in doomed:
             yield Delete("NetworkPolicy", *key)
     for name in current.namespaces:
-        if name not in wanted.namespaces:
+        if name in doomed:
             yield Delete("Namespace", "", name)  # with all that is in it
     for key in current.services:
-        if key not in wanted.services and key[0] in wanted.namespaces:
+        if key not in wanted.services and key[0] not in doomed:
             yield Delete("Service", *key)
     for key, pod in current.pods.items():
-        if key[0] in wanted.namespaces and not _same_pod(pod, wanted.pods.get(key)):
+        if key[0] not in doomed and not _same_pod(pod, wanted.pods.get(key)):
             yield Delete("Pod", *key)
     for name, external in current.externals.items():
         if wanted.externals.get(name) != external:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.model.actions import Delete, Relabel
+from harness.model.policy import NetworkPolicy
 from harness.model.world import Namespace, Pod, World
 from harness.run.reset import changes
 
@@ -17,3 +18,8 @@ def test_a_namespace_that_every_cluster_has_is_emptied_and_stays() -> None:
         Delete("Pod", "default", "p"),
         Relabel("Namespace", "", "default", {"a": None}),
     ]
+
+
+def test_what_was_put_into_a_namespace_of_the_lab_s_own_goes() -> None:
+    there = World(policies={("kube-system", "p"): NetworkPolicy("kube-system", "p")})
+    assert changes(there, World()) == [Delete("NetworkPolicy", "kube-system", "p")]

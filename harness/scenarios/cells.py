@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from harness.labs.server import DEFAULT_PORT, NODE_SERVER_PORT
 from harness.model.flow import Cell, Endpoint, EndpointKind, Via
 from harness.model.policy import Protocol
+from harness.model.routing import listens
 from harness.model.world import ContainerPort, Phase, Pod, Service, Workload, World
 from harness.scenarios.scenario import Probes
 
@@ -122,14 +123,18 @@ def possible(cell: Cell, features: frozenset[str]) -> bool:
 
 
 def _named(world: World, pattern: Cell, features: frozenset[str]) -> Iterator[Cell]:
-    """The cells that an extra cell with ``*`` in its endpoints stands for."""
-    wanted = (pattern.target,)
-    targets = [e for e in _pick(_everybody(world), wanted) if _in_matrix(e.namespace, wanted)]
+    """The cells that an extra cell stands for: itself, or, where its target is a pattern, those
+    whose target listens there."""
+    picked = [
+        e
+        for e in _pick(_everybody(world), (pattern.target,))
+        if _in_matrix(e.namespace, (pattern.target,))
+    ]
     for source in _clients(world, (pattern.source,), features):
-        for target in targets:
-            if source == target and pattern.source != pattern.target:
-                continue  # one of many that a pattern finds: a pod to itself is in no matrix
-            yield Cell(source, target, pattern.port, pattern.protocol, pattern.via, pattern.family)
+        for target in picked:
+            cell = Cell(source, target, pattern.port, pattern.protocol, pattern.via, pattern.family)
+            if target == pattern.target or (source != target and listens(world, cell) is not False):
+                yield cell
 
 
 def _everybody(world: World) -> Iterator[Endpoint]:

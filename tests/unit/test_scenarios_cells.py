@@ -150,6 +150,20 @@ def test_extra_cells_may_be_patterns() -> None:
     assert len(asked) == 6
 
 
+def test_a_pattern_means_those_who_listen_and_not_the_system() -> None:
+    world = worlds.world_of(
+        pods=[
+            Pod("q", "a", ports=(ContainerPort(80),)),
+            Pod("q", "b", ports=(ContainerPort(81),)),
+            Pod("kube-system", "dns", ports=(ContainerPort(80),)),
+        ]
+    )
+    every = Probes(vias=(), extra=(parse_cell("*/* -> */*:80"),))
+    assert [str(c) for c in cells(presume(world), every, ALL)] == ["q/b -> q/a:80/TCP"]
+    literal = Probes(vias=(), extra=(parse_cell("q/b -> kube-system/dns:80"),))
+    assert len(cells(presume(world), literal, ALL)) == 1
+
+
 def test_every_label_has_a_line_and_unknown_ones_a_hint() -> None:
     assert all(FEATURES.values())
     assert unknown(["ingress", "named-port"]) is None

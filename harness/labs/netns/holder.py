@@ -38,11 +38,11 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from harness.labs.netns import furnish, wire
 from harness.labs.netns import syscalls as sys_
+from harness.labs.netns.boxes import Box, Make, Server
 from harness.labs.netns.furnish import RUN, Spec, say
 
 _PARALLEL = 2 * (os.cpu_count() or 1) + 2
@@ -116,100 +116,17 @@ def _mount() -> None:
     os.environ.update(PATH=f"{path}:/usr/sbin:/sbin", TMPDIR="/run/tmp", HOME="/run")
 
 
-@dataclass(slots=True)
-class _Box:
-    """Namespaces held by descriptors (order of ``furnish.KINDS``)."""
-
-    fds: list[int]
-    shares_net: bool
-    server: _Server | None = None
-
-    def enter(self) -> None:
-        for fd, (_, flag) in zip(self.fds, furnish.KINDS, strict=True):
-            sys_.setns(fd, flag)
-
-    def ids(self) -> set[tuple[str, int]]:
-        """Kind and inode of what is this box's alone: who lives in there belongs to it."""
-        return {
-            (kind, os.fstat(fd).st_ino)
-            for fd, (kind, _) in zip(self.fds, furnish.KINDS, strict=True)
-            if kind == "mnt" or (kind == "net" and not self.shares_net)
-        }
-
-
-@dataclass(slots=True)
-class _Make:
-    """A ``make`` request under way."""
-
-    request: int
-    left: int
-    errors: dict[str, str] = field(default_factory=dict)
-
-
-class _Server:
-    """The process that stays in a box, and what it says on standard error."""
-
-    def __init__(self, box: str, pid: int, fd: int) -> None:
-        self.box = box
-        self.pid = pid
-        self.fd = fd
-        self.code: int | None = None
-        self.wanted = True
-        self._said = ""
-        self._until = ""
-        self._then: Callable[[str], None] | None = None
-        os.set_blocking(fd, False)
-
-    def wait_for(self, text: str, then: Callable[[str], None]) -> None:
-        """Call ``then("")`` once it has said ``text``, or with an error when it ends before."""
-        self._said, self._until, self._then = "", text, then
-
-    def hear(self) -> bool:
-        """Read all that it has said; False at the end."""
-        while True:
-            try:
-                data = os.read(self.fd, 65536)
-            except BlockingIOError:
-                return True
-            if not data:
-                return False
-            self._take(data.decode(errors="replace"))
-
-    def _take(self, text: str) -> None:
-        for line in text.splitlines():
-            if "[notice]" not in line:  # nginx tells much at this level, readiness among it
-                say(f"{self.box}: {line}")
-        if self._then:
-            self._said += text
-            if self._until in self._said:
-                self._done("")
-
-    def ended(self, code: int) -> None:
-        """It was reaped."""
-        self.code = code
-        if self.fd >= 0:
-            self.hear()  # its last words
-        if self.wanted:
-            say(f"{self.box}: its process ended with {code}")
-        self._done(self._said.strip() or f"its process ended with {code}")
-
-    def _done(self, error: str) -> None:
-        then, self._then = self._then, None
-        if then:
-            then(error)
-
-
 class _Holder:
     def __init__(self, control: socket.socket, lab: int, lifeline: int) -> None:
         self.control = control
         self.receiver = wire.Receiver(control)
         self.selector = selectors.DefaultSelector()
-        self.boxes: dict[str, _Box] = {}
-        self.servers: dict[int, _Server] = {}  # by pid
+        self.boxes: dict[str, Box] = {}
+        self.servers: dict[int, Server] = {}  # by pid
         self.statuses: dict[int, int] = {}  # pid of a spawned process -> descriptor for its end
-        self.queue: deque[tuple[_Make, Spec]] = deque()
+        self.queue: deque[tuple[Make, Spec]] = deque()
         self.in_work = 0
-        self.drops: list[tuple[int, list[_Box]]] = []
+        self.drops: list[tuple[int, list[Box]]] = []
         self.child_ended, wakeup = socket.socketpair()
         self.child_ended.setblocking(False)
         wakeup.setblocking(False)
@@ -260,7 +177,7 @@ class _Holder:
             os.setsid()
         return pid
 
-    def _box(self, name: str) -> _Box:
+    def _box(self, name: str) -> Box:
         if name not in self.boxes:
             raise OSError(errno.ENOENT, f"there is no {name}")
         return self.boxes[name]
@@ -345,7 +262,7 @@ class _Holder:
     # -- boxes -------------------------------------------------------------------------------
 
     def _op_make(self, request: int, _: list[int], boxes: list[Spec]) -> None:
-        make = _Make(request, len(boxes))
+        make = Make(request, len(boxes))
         self.queue.extend((make, spec) for spec in boxes)
         if not boxes:
             self._answer(request, errors={})
@@ -360,7 +277,7 @@ class _Holder:
             except OSError as error:
                 self._made(make, spec["name"], str(error))
 
-    def _made(self, make: _Make, name: str, error: str) -> None:
+    def _made(self, make: Make, name: str, error: str) -> None:
         self.in_work -= 1
         make.left -= 1
         if error:
@@ -369,7 +286,7 @@ class _Holder:
             self._answer(make.request, errors=make.errors)
         self._make_more()
 
-    def _make(self, make: _Make, spec: Spec) -> None:
+    def _make(self, make: Make, spec: Spec) -> None:
         """Fork the child that furnishes the box and becomes its server, if it has one."""
         name = spec["name"]
         shared = self._box(spec["net"]).fds[0] if "net" in spec else None
@@ -403,14 +320,14 @@ class _Holder:
                 os.close(said)
                 self._made(make, name, answer["error"])
                 return
-            box = self.boxes[name] = _Box(fds, shared is not None)
+            box = self.boxes[name] = Box(fds, shared is not None)
             if "netns" in spec:
                 furnish.name_netns(fds[0], spec["netns"])
             if "argv" not in spec:
                 os.close(said)
                 self._made(make, name, "")
                 return
-            self._attend(box, _Server(name, pid, said))
+            self._attend(box, Server(name, pid, said))
             assert box.server is not None
             if "ready" in spec:
                 box.server.wait_for(spec["ready"], lambda error: self._made(make, name, error))
@@ -419,7 +336,7 @@ class _Holder:
 
         self._on(ours.fileno(), furnished)
 
-    def _attend(self, box: _Box, server: _Server) -> None:
+    def _attend(self, box: Box, server: Server) -> None:
         box.server = self.servers[server.pid] = server
 
         def hear() -> None:

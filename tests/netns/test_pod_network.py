@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.labs.netns.fabric import FABRICS
+from harness.labs.netns.fabric import FABRICS, Fabric
 from harness.labs.netns.lab import NetnsLab
 from harness.labs.server import NODE_SERVER_PORT
 from harness.model.actions import Apply, Delete
@@ -137,3 +137,19 @@ def test_nodes_of_any_number(make_lab: Any) -> None:
         lab.apply([Apply(Namespace("n")), *(Apply(Pod("n", f"on-{x}", node=x)) for x in names)])
         for x in names:
             assert ask(lab, f"node:{names[0]}", address(lab, f"n/on-{x}")).name == f"n/on-{x}"
+
+
+def test_routed_pods_over_vxlan(make_lab: Any) -> None:
+    """As Canal has it: Calico's links on Flannel's overlay."""
+    canal = Fabric("canal", pods="veth", nodes="vxlan")
+    lab = make_lab(fabric=canal, families=(4, 6))
+    pods = [Apply(Pod("c", name, node=node)) for name, node in PODS.items()]
+    lab.apply([Apply(Namespace("c")), *pods])
+    links = lab.exec(Endpoint.parse("node:worker"), ["ip", "-o", "link"]).out
+    assert "flannel.1" in links
+    assert canal.link("c", "one") in links
+    for client in ("c/one", "node:worker", "external:outside"):
+        for target in ("c/two", "c/far"):
+            for family in (4, 6):
+                reply = ask(lab, client, address(lab, target, family))
+                assert (reply.name, reply.client) == (target, address(lab, client, family)), reply

@@ -62,7 +62,7 @@ types: setup-dev ## strict types
 
 .PHONY: api-binaries
 api-binaries: setup-run ## etcd, API server and the rest, built once (4 minutes) and cached
-	$(BIN)/python -m harness.labs.controlplane.build
+	$(BIN)/netpol api build
 	$(BIN)/python -m harness.labs.controlplane.crds
 
 .PHONY: setup-run setup-dev

@@ -43,9 +43,18 @@ COMMANDS: dict[str, Command] = {
     ),
     "lint": Command("harness.desk.lint", "what is wrong, or likely wrong, with policies"),
     "diff": Command("harness.desk.diff", "what opens and what closes between two sets of policies"),
+    "convert": Command(
+        "harness.desk.convert",
+        "policies from before Kubernetes 1.7: the v1 equivalent, and what differs",
+    ),
     "report": Command("harness.report.cli", "draw a report from a run's record"),
     "compare": Command("harness.report.cli", "hold runs against each other"),
     "enforcer": Command("harness.enforcer.cli", "the in-house NetworkPolicy controller"),
+    "cni": Command("harness.cnis.cli", "the catalogue of CNIs"),
+    "api": Command(
+        "harness.labs.controlplane.cli",
+        "the programs of a Kubernetes control plane: find, fetch, build",
+    ),
     "doctor": Command("harness.doctor", "what this machine can do, and what mends the rest"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,13 @@ def test_the_table_says_what_the_modules_say() -> None:
     """The help lines in the table are there so that the modules need not be imported."""
     light = cli.build_parser([]).format_help()
     assert cli.build_parser(list(cli.COMMANDS)).format_help() == light
+
+
+def test_the_control_plane_is_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["api", "find", "--dir", str(tmp_path / "nowhere")]) == cli.USAGE
+    assert "hint:" in capsys.readouterr().err
 
 
 def test_no_command_is_wrong_usage() -> None:

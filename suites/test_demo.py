@@ -87,14 +87,14 @@ def both_replicas(looked: Looked) -> Iterator[Checked]:
     wanted = {str(p) for p in looked.world.pods.values() if p.labels.get("run") == "nginx"}
     seen: set[str] = set()
     for _ in range(100):  # one of two is missed a hundred times on end: never
-        _, text, _ = looked.prober.run(
+        status, text, _ = looked.prober.run(
             BUSY, ["wget", "-q", "-O", "-", "http://nginx/t/who"], DNS_AND_ALL
         )
         seen |= {word for word in text.split() if word in wanted}
-        if seen == wanted:
+        if status != 0 or seen == wanted:
             break
     good = len(wanted) == 2 and seen == wanted
-    yield Checked("both replicas answer", "passed" if good else "failed", f"seen: {sorted(seen)}")
+    yield Checked("both replicas answer", "passed" if good else "failed", f"seen: {sorted(seen)}\n{text}")
 
 
 def times_out(looked: Looked) -> Iterator[Checked]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from harness.plugin.live import Live
 from harness.report.record import ScenarioRecord
 from harness.run import place
 from harness.run.runner import Runner
+from harness.scenarios.families import in_families
 from harness.scenarios.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class Bench:
         if self._error is not None:
             raise self._error
         if self._lab is None:
-            lab = place.make(self.run.cni, self.run.place, self.run.directory)
+            lab = place.make(self.run.cni, self.run.place, self._logs("lab"))
             started = time.monotonic()
             self.live.say(f"lab {self.run.place.lab} is coming up …")
             try:
@@ -75,6 +77,10 @@ class Bench:
             progress=self.live.say,
         )
 
+    def _logs(self, name: str) -> Path:
+        """Where a lab of this process leaves its logs."""
+        return self.run.directory / "logs" / "-".join(filter(None, (name, self.worker)))
+
     @contextmanager
     def on(self, fabric: str) -> Iterator[Runner]:
         """A runner on a fabric: the lab's own, or a lab that is made for it and ends with it.
@@ -83,7 +89,7 @@ class Bench:
             yield self.runner
             return
         elsewhere = replace(self.run.place, fabric=fabric)
-        lab = place.make(self.run.cni, elsewhere, self.run.directory / f"{self.worker}{fabric}")
+        lab = place.make(self.run.cni, elsewhere, self._logs(fabric))
         lab.up()
         runner = self._runner_on(lab)
         try:
@@ -98,7 +104,8 @@ class Bench:
         """Run one scenario for a test and keep its record with the test."""
         from harness.plugin.items import RECORDS
 
-        record = (runner or self.runner).run(scenario)
+        spoken = in_families(scenario, self.run.place.families)
+        record = (runner or self.runner).run(spoken)
         record.rerun = self.run.rerun(item.nodeid)
         record.worker = self.worker
         item.stash.setdefault(RECORDS, []).append(record)

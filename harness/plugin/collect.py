@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,7 @@ class ScenarioFile(pytest.File):
             raise self.CollectError(str(error)) from None
 
     def scenarios(self) -> Iterable[Scenario]:
-        return load_file(self.path)
+        return load_file(os.path.relpath(self.path))  # as people name it
 
 
 class ScenarioModule(ScenarioFile):

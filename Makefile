@@ -47,6 +47,29 @@ kind: setup-run ## the suites against CNI on a kind cluster (Docker, Podman or n
 compare: setup-run ## runs side by side: make compare RECORDS='reports/A reports/B'
 	$(BIN)/netpol compare $(RECORDS) $(ARGS)
 
+# The nightly's records are in build/records/NAME/RUN, those of the night before in
+# build/last-night/NAME/RUN.
+.PHONY: page
+page: setup-run ## the nightly's runs side by side: a page, and Markdown into SUMMARY
+	mkdir -p build/docs/nightly
+	$(BIN)/netpol compare --format html -o build/docs/nightly/index.html build/records/*/latest
+	$(BIN)/netpol compare --format markdown build/records/*/latest >>$(or $(SUMMARY),/dev/stdout)
+
+.PHONY: changes
+changes: setup-run ## what the nightly's runs changed; fails where something got worse
+	@: >build/changes.md; worse=0; \
+	for new in build/records/*/latest; do \
+	    old=build/last-night/$$(basename $$(dirname $$new))/latest; \
+	    if [ ! -e $$old ]; then echo "$$old: none, nothing to compare"; continue; fi; \
+	    $(BIN)/netpol compare --changes --format markdown $$old $$new \
+	        | tee -a build/changes.md || worse=1; \
+	done; exit $$worse
+
+.PHONY: last-night
+last-night: ## keep the nightly's records for the next one
+	rm -rf build/last-night
+	cp -a build/records build/last-night
+
 .PHONY: docs
 docs: setup-dev ## the documentation site into build/docs, every warning an error
 	$(BIN)/sphinx-build -W --keep-going -n -q docs build/docs

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,11 +118,44 @@ class Bench:
         """What the lab says of itself, empty while it is not up."""
         return dict(self._lab.facts()) if self._lab is not None else {}
 
-    def down(self) -> None:
-        """End the lab, unless it is to be kept."""
-        lab, runner = self._lab, self._runner
-        self._lab = self._runner = None
-        if runner is not None:
-            runner.close()
+    def close(self) -> None:
+        """The tests are over: end the lab, unless it is to be kept for a while."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+        if not self._kept:
+            self._down()
+
+    @property
+    def _kept(self) -> bool:
+        wanted = self.run.options.keep
+        return wanted == "always" or (wanted == "failed" and self.failed)
+
+    def keep(self) -> None:
+        """Leave a kept lab up until Ctrl-C, and say how to get in. It lives no longer than this
+        process, so that nothing of it is ever left behind."""
+        if self._lab is None:
+            return
+        try:
+            if _has_terminal():
+                with suppress(KeyboardInterrupt):
+                    print(f"\nThe lab is kept until Ctrl-C. {place.way_in(self._lab)}", flush=True)
+                    signal.pause()
+            else:
+                print("\nThe lab is not kept: there is no terminal whose Ctrl-C would end it.")
+        finally:
+            self._down()
+
+    def _down(self) -> None:
+        lab, self._lab = self._lab, None
         if lab is not None:
             lab.down()
+
+
+def _has_terminal() -> bool:
+    """Whether somebody can press Ctrl-C; pytest puts something else in the place of stdin."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY))
+    except OSError:
+        return False
+    return True

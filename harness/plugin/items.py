@@ -92,7 +92,10 @@ class Items:
         config.stash[BENCH] = Bench(config, run)
 
     def pytest_sessionfinish(self) -> None:
-        self.config.stash[BENCH].down()
+        self.config.stash[BENCH].close()
+
+    def pytest_unconfigure(self) -> None:
+        self.config.stash[BENCH].keep()
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         if self.ours(item):

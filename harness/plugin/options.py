@@ -72,7 +72,7 @@ def add(parser: pytest.Parser) -> None:
         "--lab-keep",
         choices=WHEN,
         default="never",
-        help="leave the lab and its run directory behind (never)",
+        help="leave the lab up at the end (never); the embedded one until Ctrl-C, without -n",
     )
     option(
         "--lab-evidence",

@@ -107,6 +107,11 @@ def _checked(config: pytest.Config, decided: Mapping[str, Any]) -> Run:
     options = Options.of(config)
     cni = _cni(options)
     lab = options.lab or cni.lab
+    if lab == "netns" and options.keep != "never" and config.getoption("numprocesses", None):
+        raise pytest.UsageError(
+            "--lab-keep: an embedded lab lives as long as its process, and the workers of -n end; "
+            "leave out -n to keep it"
+        )
     if lab not in cni.labs:
         can = [name for name in LABS if name in cni.labs]
         raise pytest.UsageError(

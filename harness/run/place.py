@@ -77,6 +77,16 @@ def make(cni: Cni, place: Place, directory: Path) -> Lab:
     )
 
 
+def way_in(lab: Lab) -> str:
+    """How a person gets into a lab that is up."""
+    if not isinstance(lab, NetnsLab):
+        return ""
+    pid = lab.holder.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    enter = f"nsenter --preserve-credentials -t {children[0] if children else pid} -U -m -n -p"
+    return f"Into a node: {enter} ip netns exec {lab.node_names[-1]} sh"
+
+
 def _need(found: Mapping[str, detect.Ability], name: str, who: str) -> None:
     ability = found[name]
     if not ability.ok:

@@ -269,8 +269,12 @@ def test_an_unknown_image_is_told_with_a_hint(api: Api) -> None:
     message = eventually(event)
     assert "quay.io/some/thing:1" in message
     assert "--lab kind" in message
-    waiting = api.get("Pod", "default", "stranger")["status"]["containerStatuses"][0]["state"]
-    assert waiting["waiting"]["reason"] == "ErrImagePull"
+
+    def reason() -> bool:
+        known = api.get("Pod", "default", "stranger")["status"].get("containerStatuses") or ()
+        return [one["state"]["waiting"]["reason"] for one in known] == ["ErrImagePull"]
+
+    eventually(reason)
     api.delete("Pod", "default", "stranger")
     eventually(lambda: api.find("Pod", "default", "stranger") is None)
 

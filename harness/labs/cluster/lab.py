@@ -39,6 +39,7 @@ Key = tuple[str, str]
 READY_SECONDS = 120.0
 _GONE_SECONDS = 120.0
 _ACCOUNT_SECONDS = 30.0
+_ENDPOINTS_SECONDS = 60.0
 _PAUSE = 0.05
 _PARALLEL = 8
 _GRACE = 1
@@ -307,6 +308,36 @@ class ClusterLab:
                     lines += [f"{one['name']}: {line}" for line in text.splitlines()]
         return lines
 
+    def endpoints(self, service: Service) -> frozenset[str]:
+        """Addresses of the pods that a Service should lead to, as the server knows the pods."""
+        found: set[str] = set()
+        for pod in self.world.backends(service):
+            found.update(self._resolved(pod).ips)
+        return frozenset(found)
+
+    def wait_for_services(self, services: Sequence[Service]) -> None:
+        """Wait until the EndpointSlices of these Services name the pods of the moment.
+
+        What proxies make of them comes a moment later; no API tells.
+        """
+        left = {service.key: self.endpoints(service) for service in services if service.selector}
+        deadline = time.monotonic() + _ENDPOINTS_SECONDS
+        while True:
+            for namespace in {key[0] for key in left}:
+                known = _addresses(self.api.list("EndpointSlice", namespace)["items"])
+                for key in [key for key in left if key[0] == namespace]:
+                    if known.get(key[1], set()) == left[key]:
+                        del left[key]
+            if not left:
+                return
+            if time.monotonic() > deadline:
+                names = ", ".join("/".join(key) for key in left)
+                raise LabError(
+                    f"the endpoints of Services are not those of their pods after "
+                    f"{_ENDPOINTS_SECONDS:g} s: {names}"
+                )
+            time.sleep(_PAUSE)
+
     def wait_gone(self, uids: Mapping[Key, str]) -> None:
         """Wait until the API does not know these pods any more."""
 
@@ -444,6 +475,8 @@ class _Change:
         self.batch: dict[Key, Pod] = {}  # not yet sent
         self.made: dict[Key, Pod] = {}
         self.gone: dict[Key, str] = {}
+        self.services: set[Key] = set()
+        self.namespaces: set[str] = set()  # in which pods have changed
 
     def take(self, action: Action) -> None:
         lab = self.lab
@@ -463,7 +496,18 @@ class _Change:
             self.lab.wait_gone(self.gone)
         if self.made:
             self.lab.wait_ready(list(self.made.values()))
+        touched = self._touched()
+        if touched:
+            self.lab.wait_for_services(touched)
         self._begin()
+
+    def _touched(self) -> list[Service]:
+        """Services that were applied, or whose backends have come, gone or been relabelled."""
+        return [
+            service
+            for key, service in self.lab.world.services.items()
+            if key in self.services or (service.selector and key[0] in self.namespaces)
+        ]
 
     def _begin(self) -> None:
         self.started = self.started or time.monotonic()
@@ -479,6 +523,7 @@ class _Change:
         lab = self.lab
         lab.parallel([partial(lab.create_pod, pod) for pod in self.batch.values()])
         self.made.update(self.batch)
+        self.namespaces |= {namespace for namespace, _ in self.batch}
         self.batch = {}
 
     def _apply_pod(self, old: Pod | None, pod: Pod) -> None:
@@ -501,6 +546,7 @@ class _Change:
         self._begin()
         data = self.lab.watch.get(key)
         self.made.pop(key, None)
+        self.namespaces.add(key[0])
         if data is not None:
             self.gone[key] = data["metadata"]["uid"]
         with _unless_gone():
@@ -508,6 +554,7 @@ class _Change:
 
     def _relabel(self, kind: str, namespace: str, name: str, labels: Mapping[str, Any]) -> None:
         self._begin()
+        self.namespaces.add(namespace)
         if labels:
             change = {"metadata": {"labels": dict(labels)}}
             self.lab.api.merge(kind, namespace, name, change)
@@ -523,6 +570,7 @@ class _Change:
                 manifest = objects.labelled(objects.service(item, lab.families), lab.run)
                 answer = {"kind": "Service", **lab.api.apply(manifest)}
                 served = from_manifest(answer)
+                self.services.add(item.key)
                 known = replace(item, cluster_ips=served.cluster_ips, ports=served.ports)
                 return after.with_(services={**after.services, item.key: known})
             case Apply(object=Node() as item):
@@ -544,6 +592,7 @@ class _Change:
                 if (namespace, name) in self.made:
                     lab.wait_ready([self.made.pop((namespace, name))])
                 self._begin()
+                self.namespaces.add(namespace)
                 lab.finish_pod(before.pods[namespace, name], phase)
         return after
 
@@ -605,6 +654,17 @@ def _ready(pod: Json | None) -> bool:
     return bool(status.get("podIPs")) and any(
         one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ()
     )
+
+
+def _addresses(slices: Iterable[Json]) -> dict[str, set[str]]:
+    """Ready addresses by the name of the Service."""
+    found: dict[str, set[str]] = {}
+    for one in slices:
+        name = (one["metadata"].get("labels") or {}).get("kubernetes.io/service-name", "")
+        for endpoint in one.get("endpoints") or ():
+            if endpoint.get("conditions", {}).get("ready", True):
+                found.setdefault(name, set()).update(endpoint["addresses"])
+    return found
 
 
 def _ended(pod: Json | None) -> bool:

@@ -37,6 +37,7 @@ RIGHTS = (
     Right("", "pods", ("get", "list", "watch", *_CHANGE), "servers and clients"),
     Right("", "pods/exec", ("create", "get"), "a shell in each client"),
     Right("", "services", ("get", "list", *_CHANGE), "what pods are reached through"),
+    Right("discovery.k8s.io", "endpointslices", ("list",), "whether Services know their pods"),
     Right(
         "networking.k8s.io", "networkpolicies", ("get", "list", *_CHANGE), "what is being tested"
     ),

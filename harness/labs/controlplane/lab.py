@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from harness.labs.controlplane.plane import ControlPlane
 from harness.labs.netns import addresses as ip
 from harness.labs.netns import detect, dns
 from harness.labs.netns import evidence as evidence_
+from harness.labs.netns import services as services_
 from harness.labs.netns.client import Completed, Holder, Process
 from harness.labs.netns.fabric import FABRICS, Fabric
 from harness.labs.netns.lab import NODES, OUTSIDE
@@ -33,7 +35,7 @@ from harness.labs.netns.topology import Topology, external_box, node_box, stream
 from harness.model.actions import Action, Apply
 from harness.model.flow import Cell, Endpoint, EndpointKind
 from harness.model.manifest import to_manifest
-from harness.model.world import External, Node, World
+from harness.model.world import External, Node, Service, World
 
 PROXIES = ("kube-proxy", "lab")
 PROXY_MODES = ("iptables", "nftables")
@@ -332,6 +334,46 @@ class EmbeddedClusterLab(ClusterLab):
             features -= {"cluster-network-policy"}
         return features | {"api"}, missing
 
+    def wait_for_services(self, services: Sequence[Service]) -> None:
+        """Until the rules of all nodes name these Services' addresses and those of their pods."""
+        super().wait_for_services(services)
+        wanted: set[str] = set()
+        for service in services:
+            backends = self.endpoints(service) if service.selector else frozenset()
+            if backends and not service.headless:
+                wanted |= {*backends, *service.cluster_ips}
+        deadline = time.monotonic() + _SERVICE_SECONDS
+        left = list(self.node_names) if wanted else []
+        while left:
+            rules = self._proxy_rules(left[0])
+            lacks = sorted(one for one in wanted if not _names(rules, one))
+            if not lacks:
+                left.pop(0)
+                continue
+            self.check()
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"the proxy of node {left[0]} has not taken in all changes within "
+                    f"{_SERVICE_SECONDS:g} s: it lacks {', '.join(lacks)}"
+                )
+            time.sleep(_POLL)
+
+    def _proxy_rules(self, node: str) -> str:
+        """What the proxy of a node has in the kernel."""
+        commands = {
+            ("lab", 4): f"nft list table {services_.TABLE}",
+            ("kube-proxy/iptables", 4): "iptables-save -t nat",
+            ("kube-proxy/iptables", 6): "ip6tables-save -t nat",
+            ("kube-proxy/nftables", 4): "nft list table ip kube-proxy",
+            ("kube-proxy/nftables", 6): "nft list table ip6 kube-proxy",
+        }
+        which = "lab" if self.proxy == "lab" else f"kube-proxy/{self.proxy_mode}"
+        texts = []
+        for (name, family), command in commands.items():
+            if name == which and (name == "lab" or family in self.families):
+                texts.append(self.holder.run(node_box(node), command.split(), timeout=60).out)
+        return "\n".join(texts)
+
     def add_external(self, external: External) -> External:
         """A host outside of the cluster."""
         ips = external.ips or tuple(self._outside[f].take(external.name) for f in self.families)
@@ -450,3 +492,9 @@ class EmbeddedClusterLab(ClusterLab):
             "start_seconds": {name: round(one, 3) for name, one in self.seconds.items()},
             "tools": detect.tool_versions(),
         }
+
+
+def _names(rules: str, address: str) -> bool:
+    """Whether rules name this very address, and not just one that begins with it."""
+    end = r"(?![\w:.])" if ":" in address else r"(?![\w.])"
+    return re.search(r"(?<![\w:.])" + re.escape(address) + end, rules) is not None

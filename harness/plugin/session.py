@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shlex
 import uuid
@@ -81,11 +82,24 @@ def begin(config: pytest.Config, suites: Suites) -> None:
     if worker:
         return
     if not config.getoption("collectonly"):
+        _writable(run.options.report)
         try:
             place.check(run.cni, run.place)
         except LabError as error:
             raise pytest.UsageError(str(error)) from None
     plugins.register(controller.Controller(config, run), "netpol-controller")
+
+
+def _writable(directory: Path) -> None:
+    """Raises UsageError where reports cannot be written there."""
+    there = directory
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "may not be written" if there.is_dir() else "is no directory"
+        raise pytest.UsageError(
+            f"the reports cannot go to {directory}: {there} {why}; the option is --lab-report"
+        )
 
 
 def told(config: pytest.Config) -> dict[str, Any]:

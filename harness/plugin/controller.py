@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _pytest.junitxml import xml_key  # the plugin object has no public name
 
 from harness.plugin.items import NETPOL, tell
 from harness.plugin.live import Listener
@@ -23,7 +22,6 @@ from harness.report.record import RecordError, RecordWriter
 from harness.scenarios.features import FEATURES, GROUPS
 
 LATEST = "latest"
-JUNIT_ROOM = 1 << 20  # bytes that must be free for the JUnit file to be tried
 
 
 class Controller:
@@ -149,19 +147,6 @@ class Controller:
         self.interrupted = True
 
     # -- after --------------------------------------------------------------------------------
-
-    @pytest.hookimpl(tryfirst=True, specname="pytest_sessionfinish")
-    def give_up_a_junit_file_that_cannot_be_written(self) -> None:
-        """A full disk must not end in pytest's own traceback, which would cost the summary too."""
-        xml = self.config.stash.get(xml_key, None)
-        if xml is None:
-            return
-        try:
-            Path(xml.logfile).parent.mkdir(parents=True, exist_ok=True)
-            Path(xml.logfile).write_bytes(bytes(JUNIT_ROOM))
-        except OSError as error:
-            self.summary.problems.append(f"{xml.logfile} could not be written: {error.strerror}")
-            xml.logfile = os.devnull
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(

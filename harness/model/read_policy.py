@@ -22,6 +22,7 @@ from harness.model.policy import (
 )
 from harness.model.read_meta import read_meta
 
+_NO_STATUS_SINCE = (1, 28)
 _TOP = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
 _SPEC = frozenset({"podSelector", "policyTypes", "ingress", "egress"})
 _PEER = frozenset({"podSelector", "namespaceSelector", "ipBlock"})
@@ -33,10 +34,11 @@ def read_policy(data: dict[str, Any], reader: Reader, source: Source | None) -> 
     """The policy as it is written; what is wrong is left with the reader."""
     reader.mapping(data, (), _TOP)
     meta = read_meta(data.get("metadata"), reader, syntax.dns_subdomain, namespaced=True)
-    if data.get("status"):
-        reader.warn(
-            ("status",), "is ignored", "NetworkPolicy has had no status since Kubernetes 1.28"
-        )
+    if "status" in data and not reader.stored:
+        # Manifests that were taken from an older server have one.
+        known = reader.server_version is None or reader.server_version < _NO_STATUS_SINCE
+        note = reader.warn if known else reader.error
+        note(("status",), "is no field of NetworkPolicy since Kubernetes 1.28", "leave it away")
     spec = reader.mapping(data.get("spec"), ("spec",), _SPEC)
     if not spec and not reader.stored:
         reader.warn(

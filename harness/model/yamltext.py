@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isinf
 from typing import Any
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -186,7 +187,7 @@ class _Builder:
             kind = type(event)
             if kind is scalar:
                 seen += 1
-                if event.implicit[0]:  # plain, and without a tag
+                if event.implicit[0] and event.tag is None:  # plain
                     value = plain(event.value)
                 else:
                     value = _tagged(event.tag, event.value, first + event.start_mark.line)
@@ -308,11 +309,12 @@ def _merge(into: Mapped, value: Any, line: int) -> None:
 
 def _key(value: Any, line: int) -> str:
     """A key as JSON has it: all keys are text there."""
-    if isinstance(value, dict | list):
-        raise _FaultError(line, "a list or a mapping is used as a key")
+    if value is None or isinstance(value, dict | list):
+        what = "nothing" if value is None else "a list or a mapping"
+        raise _FaultError(line, f"{what} is used as a key")
     if isinstance(value, bool):
         return "true" if value else "false"
-    return "null" if value is None else str(value)
+    return str(value)
 
 
 _TRUE = ["y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"]
@@ -352,7 +354,8 @@ def _number(text: str) -> Any:
         number = -number if digits[0] == "-" else number
         return _whole(number)
     if _FLOAT.fullmatch(text):
-        return _whole(float(text))
+        number = float(text)
+        return text if isinf(number) else _whole(number)  # too large to be one
     if text in (".inf", ".Inf", ".INF", "+.inf", "-.inf", ".nan", ".NaN", ".NAN"):
         return float(text.replace(".", ""))
     return text
@@ -369,9 +372,11 @@ def _tagged(tag: str | None, text: str, line: int) -> Any:
     if tag is None or tag == "!":  # in quotes
         return text
     match tag.removeprefix("tag:yaml.org,2002:"):
-        case "str":
-            return text
+        case "null" if plain(text) is not None:
+            raise _FaultError(line, f"{text!r} is marked as null, which it is not")
         case "int" | "bool" | "null" | "float":
             return plain(text)
-        case other:
-            raise _FaultError(line, f"the YAML tag {other!r} means nothing to Kubernetes")
+        case "binary":
+            raise _FaultError(line, "binary values mean nothing here")
+        case _:  # strings, and tags of one's own
+            return text

@@ -117,6 +117,13 @@ def test_what_is_no_range(cidr: str) -> None:
     ]
 
 
+def test_a_status_by_server_version() -> None:
+    text = NP + "status: {}"
+    assert [p.field for p in load_text(text, server_version=(1, 36)).errors] == ["status"]
+    assert not load_text(text, server_version=(1, 27)).errors
+    assert "status" in [p.field for p in load_text(text).warnings]
+
+
 # -- YAML as Kubernetes reads it -------------------------------------------------------------------
 
 
@@ -132,6 +139,28 @@ def test_what_is_no_range(cidr: str) -> None:
 def test_plain_scalars(text: str, value: object) -> None:
     assert yamltext.plain(text) == value
     assert type(yamltext.plain(text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("!!str 5", "5"),
+        ("!!int '5'", 5),
+        ("! 5", "5"),
+        ("!own x", "x"),
+        ("'5'", "5"),
+        ("|\n  5", "5"),
+    ],
+)
+def test_tags_and_quotes(text: str, value: object) -> None:
+    (document,) = yamltext.documents(f"a: {text}")
+    assert isinstance(document, yamltext.Document)
+    assert document.value == {"a": value}
+
+
+@pytest.mark.parametrize("text", ["~: a", "[a]: b", "{a: b}: c", "a: !!null b", "a: !!binary YQ=="])
+def test_what_kubernetes_cannot_make_json_of(text: str) -> None:
+    assert [type(found) for found in yamltext.documents(text)] == [yamltext.BadText]
 
 
 def test_anchors_and_merges() -> None:

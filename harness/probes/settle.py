@@ -8,7 +8,9 @@ One step is settled like this:
    probes before, until they agree or the deadline passes. So the latency of a cell is known to a
    few beats, and no timeout enters it.
 3. *Hold*: when nothing disagrees any more, one more whole look, at the earliest ``hold`` seconds
-   after the last cell came to agree. A cell that has agreed and now does not is ``flaky``.
+   after the last cell came to agree. A cell that has agreed and now does not goes back to the
+   beat: if it comes to agree again it is ``flaky``; if it stays away it is a leak or an outage
+   that the first look was too early for.
 
 How long a silence has to be: a SYN that was dropped is sent again after one second, so until then
 waiting longer shows nothing new about a drop; it only tells a drop from a slow machine. A silence
@@ -76,6 +78,7 @@ class _Track:
     cell: Cell
     decision: Decision
     probes: list[Probe] = field(default_factory=list)
+    left: str = ""
     flaky: str = ""
     doubted: bool = False
 
@@ -171,6 +174,7 @@ class _Settling:
         self.out: dict[Probe, _Track | None] = {}  # None: a control
         self.unrest: dict[Cell, _Track] = {}
         self.holding = False
+        self.held: set[Probe] = set()  # the last look that should hold
         self.slowest = 0.0
         self.heard = 0.0
         self.launched = 0
@@ -203,6 +207,7 @@ class _Settling:
                     self.times["agreed"] = hold_at - self.timing.hold
                     self.holding = True
                     self._launch(self.tracks.values())
+                    self.held = {track.probes[-1] for track in self.tracks.values()}
             elif now >= deadline and self._looked():
                 self._give_up()
                 break
@@ -269,12 +274,16 @@ class _Settling:
         if expects_answer and track.agrees(seen):
             # What was sent before it and is still out has been dropped.
             self.prober.cut(track.out_before(probe))
-        if self.holding and probe is track.probes[-1] and not track.agrees(seen):
+        if probe in self.held and not track.agrees(seen):
             self._left(track, seen)
+        elif track.left and track.agrees(seen):
+            track.flaky = track.left
         self._sort(track)
 
     def _left(self, track: _Track, seen: Observation) -> None:
         """A cell disagrees in the look that should have held."""
+        if track.flaky:
+            return
         before = [p.seen for p in track.probes[:-1] if p.seen is not None]
         # Where answers take long, one that does not come may have been on its way: ask once more.
         late = seen.outcome is Outcome.TIMEOUT and self.slowest > self.timing.patience / 3
@@ -282,10 +291,11 @@ class _Settling:
             track.doubted = True
             self.holding = False
         elif seen.outcome is not Outcome.HARNESS_ERROR and before and track.agrees(before[-1]):
-            track.flaky = (
+            track.left = (
                 f"it had come to agree ({before[-1].outcome}), and left again within the hold "
                 f"window: {seen.outcome}"
             )
+            self.holding = False
         else:
             self.holding = False  # its silence was none yet: back to the beat
 
@@ -374,8 +384,10 @@ class _Settling:
         control = Control(self.controls.alive(track.cell), baseline or None)
         judgement = judge(track.decision, seen[-1] if seen else None, control, deviation)
         finding, note = judgement.finding, judgement.note
-        if track.flaky and finding in (Finding.LEAK, Finding.OUTAGE):
+        if track.flaky and finding in (Finding.LEAK, Finding.OUTAGE, Finding.AGREES):
             finding, note = Finding.FLAKY, track.flaky
+        elif track.left and finding in (Finding.LEAK, Finding.OUTAGE):
+            note = f"{track.left}, and it stayed so"
         since = track.since() if finding is Finding.AGREES else None
         return CellResult(
             track.cell,

@@ -84,7 +84,7 @@ def _try(mutant: Mutant, dataplane: str) -> Result:
         entry = Path(directory) / f"{mutant.name}.toml"
         entry.write_text(_entry(mutant), encoding="utf-8")
         reports = Path(directory) / "reports"
-        argv = [sys.executable, "-m", "pytest", str(ROOT / "suites"), "-x", "-q"]
+        argv = [sys.executable, "-m", "pytest", str(ROOT / "suites"), "--maxfail", "3", "-q"]
         argv += ["-p", "no:cacheprovider", "--lab-engine-file", str(entry)]
         argv += ["--lab-dataplane", dataplane, "--lab-report", str(reports)]
         argv += ["--lab-deadline", "2", *mutant.options]

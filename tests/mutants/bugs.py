@@ -679,14 +679,19 @@ def _() -> None:
     from harness.enforcer.nftables import plane as nft
 
     # new rules are put ahead of the old ones, which stay
-    def switch(self: Any, family: int, one: Any) -> None:
-        self._build(family, one.new_chains)
-        lines = [
-            f"-I {name} {index + 1} {rule}"
-            for name, rules in one.changed_chains.items()
-            for index, rule in enumerate(rules)
-        ]
-        self._restore(family, lines)
+    def switch(self: Any, changes: Mapping[int, Any]) -> None:
+        for family, one in changes.items():
+            self._build(family, one.new_chains)
+        self._restore(
+            {
+                family: [
+                    f"-I {name} {index + 1} {rule}"
+                    for name, rules in one.changed_chains.items()
+                    for index, rule in enumerate(rules)
+                ]
+                for family, one in changes.items()
+            }
+        )
 
     true = nft.switched
 

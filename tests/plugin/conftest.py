@@ -172,12 +172,15 @@ def made_up(suite: Path) -> Path:
 
 
 @pytest.fixture
-def run_suite(suite: Path) -> RunSuite:
+def run_suite(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> RunSuite:
     """``run_suite(*arguments, path=PATH)`` runs pytest on the suite in a process of its own."""
 
     def run(*arguments: str, path: str | None = None, **environment: str) -> Ended:
         project = suite.parent
         outer = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+        # Bytecode is kept between these runs, or each would compile the whole harness anew.
+        outer.pop("PYTHONDONTWRITEBYTECODE", None)
+        outer["PYTHONPYCACHEPREFIX"] = str(tmp_path_factory.getbasetemp() / "bytecode")
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "suites", "-p", "no:cacheprovider", *arguments],
             cwd=project,

@@ -23,3 +23,4 @@ html_theme = "furo"
 html_title = f"netpol {version}"
 html_show_sphinx = False
 html_copy_source = False
+html_extra_path = ["extra"]  # two real reports, served as they are

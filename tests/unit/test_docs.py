@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 from harness.__main__ import COMMANDS
+from harness.cnis import catalogue
+from harness.scenarios.load import load_file
 from tests.unit.test_rooms import MAY_IMPORT
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +36,25 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 def text_of(page: Path) -> str:
     """The words of a page, without its tags."""
     return re.sub(r"<[^>]*>", "", page.read_text(encoding="utf-8"))
+
+
+def block(page: str, language: str) -> str:
+    """The first example in a language on a page."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    found = re.search(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+def test_the_scenario_that_is_shown_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(block("scenarios.md", "yaml"), encoding="utf-8")
+    assert [scenario.id for scenario in load_file(file)] == ["mine/only-b-of-y"]
+
+
+def test_the_catalogue_entry_that_is_shown_is_one() -> None:
+    cni = catalogue.parse("mine", block("cnis.md", "toml"))
+    assert cni.deviations[0].features == {"end-port"}
 
 
 def test_the_drawing_of_the_rooms_has_all_of_them() -> None:

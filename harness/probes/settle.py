@@ -210,6 +210,7 @@ class _Settling:
                     self.held = {track.probes[-1] for track in self.tracks.values()}
             elif now >= deadline and self._looked():
                 self._give_up()
+                self._confirm()
                 break
             else:
                 if now >= beat:
@@ -348,6 +349,23 @@ class _Settling:
             bound = min(_IDLE, max(self.timing.silence, self.timing.slack * self.slowest))
             self.prober.cut(p for p in self.prober.running() if now >= (p.sent or now) + bound)
             for probe in self.prober.collect(now + self.timing.beat):
+                self._take(probe)
+
+    def _confirm(self) -> None:
+        """There will be no hold look: ask once more what has been met with silence, for one
+        silence is no denial. Where nothing is enforced a single answer that is lost would be one.
+        """
+        silent = [
+            track
+            for track in self.tracks.values()
+            if track.decision.verdict is Verdict.DENY
+            and track.last is not None
+            and track.last.outcome in _SILENT
+        ]
+        self._launch(silent)
+        while self.out:
+            now = self.prober.now()
+            for probe in self.prober.collect(min(now + _IDLE, self._cut(now))):
                 self._take(probe)
 
     def _prove(self) -> None:

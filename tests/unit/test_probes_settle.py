@@ -115,6 +115,21 @@ def test_a_leak_lasts_until_the_deadline() -> None:
     assert by_target[A].latency is None
 
 
+def test_one_silence_is_no_denial_where_the_step_never_settles() -> None:
+    """Nothing is enforced, and one cell's first answer is lost: the other one's leak goes on to
+    the deadline, so there is no hold look that would tell."""
+
+    def open_but_once(asked: Asked, lawful: Answer) -> Answer:
+        if asked.source not in (A, B):
+            return lawful
+        lost = asked.source == A and asked.number == 0
+        return DROP if lost else allowed("x/a" if asked.source == B else "x/b")
+
+    lab = FakeLab(rule=open_but_once)
+    settled = look(lab, start(lab, "pair"), [DENY_ALL], timing=Timing(deadline=0.5))
+    assert findings(settled) == {Finding.LEAK: 2}
+
+
 def test_an_outage_is_told_from_a_dead_listener() -> None:
     def no_way(asked: Asked, lawful: Answer) -> Answer:
         return DROP if asked.source == B and asked.port == 80 else lawful

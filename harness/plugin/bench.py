@@ -137,6 +137,8 @@ class Bench:
         if self._lab is None:
             return
         try:
+            if not self._kept:
+                return
             if _has_terminal():
                 with suppress(KeyboardInterrupt):
                     print(f"\nThe lab is kept until Ctrl-C. {place.way_in(self._lab)}", flush=True)

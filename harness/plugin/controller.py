@@ -179,7 +179,7 @@ class Controller:
         )
         if whole is not None:
             self._draw(whole)
-        if self.writer.problem and exitstatus == pytest.ExitCode.OK:
+        if (self.writer.problem or self.summary.problems) and exitstatus == pytest.ExitCode.OK:
             # The verdicts stand, but what a run is for, its record, is not whole.
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 

@@ -91,6 +91,7 @@ class Items:
         self.run = run
         config.stash[BENCH] = Bench(config, run)
 
+    @pytest.hookimpl(tryfirst=True)  # before anything that may fail on a full disk
     def pytest_sessionfinish(self) -> None:
         self.config.stash[BENCH].close()
 

@@ -95,3 +95,17 @@ def test_only_collecting_writes_nothing(made_up: Path, run_suite: RunSuite) -> N
     ended = run_suite("--collect-only")
     assert ended.code == pytest.ExitCode.OK
     assert not ended.reports.exists()
+
+
+def test_reports_that_cannot_be_written_in_the_end_are_told_once(
+    made_up: Path, run_suite: RunSuite
+) -> None:
+    """As on a full disk: the verdicts stand, the run does not pass, and nothing is a traceback."""
+    (made_up / "one.yaml").write_text(scenarios("good"))
+    ended = run_suite("--junit-xml", "/dev/full")
+    assert ended.code == pytest.ExitCode.INTERNAL_ERROR
+    assert ended.out.count("junit.xml could not be written: No space left on device") == 1
+    assert "1 passed" in ended.out
+    assert "Traceback" not in ended.out
+    assert "not kept" not in ended.out
+    assert ended.record.scenarios[0].outcome == "passed"

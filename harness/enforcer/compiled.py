@@ -6,8 +6,10 @@ the very same object, so that a data plane finds what changed by looking at iden
 * A **target** is all policies of one direction that select pods by the same namespace and
   selector. Its rows are what those policies allow together, one row for each distinct list of
   ports: the number of rows does not grow with policies that say the same of other peers.
-* A **pod** lists the targets that select it, per direction; ``None`` is a direction that no policy
-  isolates, ``()`` can not be.
+* A **layer** is one ClusterNetworkPolicy in one direction: steps, of which the first that matches
+  decides.
+* A **pod** has a way for each direction: layers of the admin tier, targets, layers of the baseline
+  tier; ``None`` is a direction that no policy speaks of.
 * The **pod sets** and **named ports** give the addresses that the rows speak of.
 """
 
@@ -19,6 +21,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from harness.enforcer.ranges import Range
+from harness.model.cluster_policy import RuleAction
 from harness.model.policy import Direction, LabelSelector, Protocol
 
 PodKey = tuple[str, str]
@@ -107,14 +110,38 @@ class Doors(NamedTuple):
         return self.v4 if family == 4 else self.v6
 
 
+class Step(NamedTuple):
+    """What a layer does with packets that a row matches."""
+
+    action: RuleAction
+    row: Row
+
+
+class Layer(NamedTuple):
+    """One ClusterNetworkPolicy in one direction; layers of a tier are ordered as these fields."""
+
+    priority: int
+    name: str
+    direction: Direction
+
+
+class Way(NamedTuple):
+    """What a connection of a pod meets in one direction: what the admin layers do not decide, the
+    targets decide if there are any (None: no NetworkPolicy isolates), else the baseline layers."""
+
+    admin: tuple[Layer, ...]
+    targets: tuple[Target, ...] | None
+    baseline: tuple[Layer, ...]
+
+
 class LocalPod(NamedTuple):
     """A pod of this node that has an address."""
 
     addresses: tuple[str, ...]
-    ingress: tuple[Target, ...] | None
-    egress: tuple[Target, ...] | None
+    ingress: Way | None
+    egress: Way | None
 
-    def targets(self, direction: Direction) -> tuple[Target, ...] | None:
+    def way(self, direction: Direction) -> Way | None:
         return self.ingress if direction is Direction.INGRESS else self.egress
 
 
@@ -124,6 +151,19 @@ class Compiled:
 
     pods: Mapping[PodKey, LocalPod] = field(default_factory=dict)
     targets: Mapping[Target, tuple[Row, ...]] = field(default_factory=dict)
+    layers: Mapping[Layer, tuple[Step, ...]] = field(default_factory=dict)
     pod_sets: Mapping[frozenset[PodQuery], Addresses] = field(default_factory=dict)
     named_ports: Mapping[tuple[Protocol, str], Doors] = field(default_factory=dict)
     guarded: tuple[str, ...] = ()
+
+
+def guard_unions(layers: Mapping[Layer, tuple[Step, ...]]) -> frozenset[frozenset[PodQuery]]:
+    """The unions by which some step keeps packets from what comes after it."""
+    return frozenset(
+        step.row.peers.pods
+        for steps in layers.values()
+        for step in steps
+        if step.action is not RuleAction.ACCEPT
+        and not isinstance(step.row.peers, Anything)
+        and step.row.peers.pods
+    )

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from harness.enforcer import meaning, ranges
+from harness.enforcer import cluster_meaning, meaning, ranges
 from harness.enforcer.claims import Claims
 from harness.enforcer.compiled import (
     ANY,
@@ -22,21 +22,26 @@ from harness.enforcer.compiled import (
     Blocks,
     Compiled,
     Doors,
+    Layer,
     LocalPod,
     Peers,
     PodKey,
     PodQuery,
     Ports,
     Row,
+    Step,
     Target,
+    Way,
 )
 from harness.enforcer.podindex import Move, PodIndex, pods_in
+from harness.model.cluster_policy import ClusterNetworkPolicy, Tier
 from harness.model.policy import Direction, Labels, NetworkPolicy, Protocol
 from harness.model.world import Namespace, Node, Pod
 
 PolicyKey = tuple[str, str]
 Union = frozenset[PodQuery]
 Name = tuple[Protocol, str]
+Thing = Namespace | Pod | Node | NetworkPolicy | ClusterNetworkPolicy
 
 
 class Known(NamedTuple):
@@ -47,6 +52,25 @@ class Known(NamedTuple):
 
 
 NOTHING_KNOWN = Known((), ())
+
+
+class Uses(NamedTuple):
+    """How many rows speak of each union of queries, and of each name of a port."""
+
+    unions: Counter[Union]
+    names: Counter[Name]
+
+    def more(self, rows: Iterable[Row], sign: int = 1) -> None:
+        """Some rows more."""
+        for row in rows:
+            for union in unions_of(row):
+                self.unions[union] += sign
+            for name in names_of(row):
+                self.names[name] += sign
+
+    def less(self, rows: Iterable[Row]) -> None:
+        """Some rows less."""
+        self.more(rows, -1)
 
 
 class Merged(NamedTuple):
@@ -71,6 +95,9 @@ class Compiler:
         self._policies: dict[PolicyKey, NetworkPolicy] = {}
         self._rules: dict[PolicyKey, dict[Direction, tuple[Row, ...]]] = {}
         self._by_target: dict[Target, dict[PolicyKey, None]] = {}
+        self._cluster_policies: dict[str, ClusterNetworkPolicy] = {}
+        self._by_subject: dict[PodQuery, dict[Layer, Tier]] = {}
+        self._nodes: dict[str, Node] = {}
         self._merged: dict[Target, dict[Ports | Anything, Merged]] = {}
         self._claims = Claims()
         self._peers = PodIndex(self._namespaces)
@@ -85,13 +112,14 @@ class Compiler:
         self._stale_pods: set[PodKey] = set()
         self._stale_locals: set[PodKey] = set()
         self._stale_targets: set[Target] = set()
+        self._stale_layers: set[Layer] = set()
         self._stale_unions: set[tuple[PodKey, Union]] = set()
         self._guarded: tuple[str, ...] = ()
         self._out = Compiled()
 
     # Objects
 
-    def put(self, thing: Namespace | Pod | Node | NetworkPolicy) -> None:
+    def put(self, thing: Thing) -> None:
         """An object is there, new or changed."""
         match thing:
             case Namespace():
@@ -100,9 +128,10 @@ class Compiler:
                 self._put_pod(thing)
             case NetworkPolicy():
                 self._put_policy(thing)
+            case ClusterNetworkPolicy():
+                self._put_cluster_policy(thing)
             case Node():
-                if thing.name == self.node:
-                    self._guard(thing.pod_cidrs)
+                self._put_node(thing.name, thing)
 
     def drop(self, kind: str, namespace: str, name: str, *, uid: str = "") -> None:
         """An object is gone."""
@@ -113,9 +142,10 @@ class Compiler:
                 self._drop_pod((namespace, name), uid)
             case "NetworkPolicy":
                 self._drop_policy((namespace, name))
+            case "ClusterNetworkPolicy":
+                self._drop_cluster_policy(name)
             case "Node":
-                if name == self.node:
-                    self._guard(())
+                self._put_node(name, None)
 
     def _put_namespace(self, name: str, labels: Labels | None) -> None:
         if labels == self._namespaces.get(name):
@@ -125,7 +155,7 @@ class Compiler:
         else:
             self._namespaces[name] = labels
         self._peers_moved(self._peers.relabel(name))
-        self._subjects.relabel(name)  # a policy selects in its own namespace: nobody can move
+        self._subjects_moved(self._subjects.relabel(name))
 
     def _put_pod(self, pod: Pod) -> None:
         key = pod.key
@@ -186,8 +216,37 @@ class Compiler:
             del self._by_target[target][key]
             self._stale_target(target)
 
-    def _guard(self, cidrs: tuple[str, ...]) -> None:
-        self._guarded = tuple(sorted(cidrs))
+    def _put_cluster_policy(self, policy: ClusterNetworkPolicy) -> None:
+        if self._cluster_policies.get(policy.name) == policy:
+            return
+        self._drop_cluster_policy(policy.name)
+        self._cluster_policies[policy.name] = policy
+        query = cluster_meaning.subject(policy)
+        for direction in cluster_meaning.directions(policy):
+            self._subjects.watch(query)
+            layer = Layer(policy.priority, policy.name, direction)
+            self._by_subject.setdefault(query, {})[layer] = policy.tier
+        self._stale_subject(query)
+
+    def _drop_cluster_policy(self, name: str) -> None:
+        policy = self._cluster_policies.pop(name, None)
+        if policy is None:
+            return
+        self.problems.pop(f"ClusterNetworkPolicy {name}", None)
+        query = cluster_meaning.subject(policy)
+        self._stale_subject(query)
+        for direction in cluster_meaning.directions(policy):
+            del self._by_subject[query][Layer(policy.priority, name, direction)]
+
+    def _put_node(self, name: str, node: Node | None) -> None:
+        if name == self.node:
+            self._guarded = tuple(sorted(node.pod_cidrs)) if node else ()
+        old = self._nodes.pop(name, None)
+        if node:
+            self._nodes[name] = node
+        if (old and (old.ips, old.labels)) != (node and (node.ips, node.labels)):
+            for query in self._by_subject:
+                self._stale_subject(query)
 
     # What an object touches
 
@@ -203,21 +262,30 @@ class Compiler:
                 target = Target(direction, query)
                 if target in self._by_target:
                     self._stale_targets.add(target)
+            self._stale_layers.update(self._by_subject.get(query, ()))
 
     def _stale_target(self, target: Target) -> None:
         self._stale_targets.add(target)
         self._stale_locals |= self._subjects.members(target.query)
+
+    def _stale_subject(self, query: PodQuery) -> None:
+        self._stale_layers.update(self._by_subject.get(query, ()))
+        self._stale_locals |= self._subjects.members(query)
 
     # The snapshot
 
     def snapshot(self) -> Compiled:
         """What has to be in force now. Parts that did not change are the same objects."""
         out = self._out
-        targets, fresh_unions, fresh_names = self._settle_targets(out.targets)
+        uses = Uses(Counter(self._unions), Counter(self._names))
+        targets = self._settle_targets(out.targets, uses)
+        layers = self._settle_layers(out.layers, uses)
+        fresh_unions, fresh_names = self._settle_uses(uses)
         known_before, known_now = self._settle_known()
         self._out = Compiled(
             pods=self._settle_locals(out.pods, known_now),
             targets=targets,
+            layers=layers,
             pod_sets=self._settle_unions(out.pod_sets, fresh_unions, known_before, known_now),
             named_ports=self._settle_names(out.named_ports, fresh_names, known_before, known_now),
             guarded=self._guarded,
@@ -226,34 +294,66 @@ class Compiler:
         return self._out
 
     def _settle_targets(
-        self, before: Mapping[Target, tuple[Row, ...]]
-    ) -> tuple[Mapping[Target, tuple[Row, ...]], set[Union], set[Name]]:
-        targets = dict(before) if self._stale_targets else before
-        assert isinstance(targets, dict)
-        unions, names = Counter(self._unions), Counter(self._names)
+        self, before: Mapping[Target, tuple[Row, ...]], uses: Uses
+    ) -> Mapping[Target, tuple[Row, ...]]:
+        if not self._stale_targets:
+            return before
+        targets = dict(before)
         for target in self._stale_targets:
             policies = self._by_target.get(target, {})
-            old = before.get(target, ())
-            new: tuple[Row, ...] = ()
+            uses.less(targets.pop(target, ()))
             if policies and self._subjects.members(target.query):
                 rows = [row for key in policies for row in self._rules[key][target.direction]]
-                targets[target] = new = merge_rows(rows, self._merged.setdefault(target, {}))
+                targets[target] = merge_rows(rows, self._merged.setdefault(target, {}))
+                uses.more(targets[target])
             else:
-                targets.pop(target, None)
                 self._merged.pop(target, None)
             if not policies:
-                self._forget_target(target)
-            for rows_then, sign in ((new, 1), (old, -1)):
-                for row in rows_then:
-                    for union in unions_of(row):
-                        unions[union] += sign
-                    for name in names_of(row):
-                        names[name] += sign
+                self._by_target.pop(target, None)
+                self._forget_query(target.query)
         self._stale_targets.clear()
-        fresh_unions = {union for union, uses in unions.items() if uses > 0} - set(self._unions)
-        fresh_names = {name for name, uses in names.items() if uses > 0} - set(self._names)
-        gone = [union for union, uses in unions.items() if uses <= 0]
-        self._unions, self._names = +unions, +names
+        return targets
+
+    def _settle_layers(
+        self, before: Mapping[Layer, tuple[Step, ...]], uses: Uses
+    ) -> Mapping[Layer, tuple[Step, ...]]:
+        if not self._stale_layers:
+            return before
+        layers = dict(before)
+        for layer in self._stale_layers:
+            uses.less(step.row for step in layers.pop(layer, ()))
+            policy = self._cluster_policies.get(layer.name)
+            if policy is None:
+                continue
+            query = cluster_meaning.subject(policy)
+            if layer not in self._by_subject.get(query, ()) or not self._subjects.members(query):
+                continue
+            problems: list[str] = []
+            found = compile_steps(policy, layer.direction, self._nodes.values(), problems)
+            layers[layer] = tuple(found)
+            uses.more(step.row for step in layers[layer])
+            if problems:
+                self.problems[f"ClusterNetworkPolicy {policy}"] = tuple(problems)
+        for query, those in [*self._by_subject.items()]:
+            if not those:
+                del self._by_subject[query]
+                self._forget_query(query)
+        self._stale_layers.clear()
+        return layers
+
+    def _forget_query(self, query: PodQuery) -> None:
+        targets = (Target(direction, query) for direction in Direction)
+        if query not in self._by_subject and not any(t in self._by_target for t in targets):
+            self._subjects.unwatch(query)
+
+    def _settle_uses(self, uses: Uses) -> tuple[set[Union], set[Name]]:
+        """Begin to follow what is used now, and end it for what is not; returns what is new."""
+        fresh_unions = {union for union, count in uses.unions.items() if count > 0}
+        fresh_unions -= self._unions.keys()
+        fresh_names = {name for name, count in uses.names.items() if count > 0}
+        fresh_names -= self._names.keys()
+        gone = [union for union, count in uses.unions.items() if count <= 0]
+        self._unions, self._names = +uses.unions, +uses.names
         for union in fresh_unions:
             for query in union:
                 self._peers.watch(query)
@@ -265,12 +365,7 @@ class Compiler:
                 if not self._unions_of[query]:
                     del self._unions_of[query]
                     self._peers.unwatch(query)
-        return targets, fresh_unions, fresh_names
-
-    def _forget_target(self, target: Target) -> None:
-        self._by_target.pop(target, None)
-        if not any(Target(direction, target.query) in self._by_target for direction in Direction):
-            self._subjects.unwatch(target.query)
+        return fresh_unions, fresh_names
 
     def _settle_known(self) -> tuple[dict[PodKey, Known], dict[PodKey, Known]]:
         """What was said of the pods that changed; and what is said of all pods now."""
@@ -355,17 +450,29 @@ class Compiler:
                 continue
             pod = LocalPod(
                 addresses,
-                self._targets_of(key, Direction.INGRESS),
-                self._targets_of(key, Direction.EGRESS),
+                self._way_of(key, Direction.INGRESS),
+                self._way_of(key, Direction.EGRESS),
             )
             if pods.get(key) != pod:
                 pods[key] = pod
         self._stale_locals.clear()
         return before if pods == before else pods
 
-    def _targets_of(self, key: PodKey, direction: Direction) -> tuple[Target, ...] | None:
-        targets = (Target(direction, query) for query in self._subjects.found_by(key))
-        return tuple(sorted((t for t in targets if t in self._by_target), key=repr)) or None
+    def _way_of(self, key: PodKey, direction: Direction) -> Way | None:
+        queries = self._subjects.found_by(key)
+        targets = (Target(direction, query) for query in queries)
+        layers = sorted(
+            (layer, tier)
+            for query in queries
+            for layer, tier in self._by_subject.get(query, {}).items()
+            if layer.direction is direction
+        )
+        way = Way(
+            tuple(layer for layer, tier in layers if tier is Tier.ADMIN),
+            tuple(sorted((t for t in targets if t in self._by_target), key=repr)) or None,
+            tuple(layer for layer, tier in layers if tier is Tier.BASELINE),
+        )
+        return way if any(way) else None
 
 
 # Pure pieces
@@ -386,6 +493,31 @@ def compile_rules(
             yield Row(peers, meaning.ports(rule.ports), (f"{policy} {place}",))
         except meaning.UnclearError as error:
             problems.append(f"{place}: {error}")
+
+
+def compile_steps(
+    policy: ClusterNetworkPolicy,
+    direction: Direction,
+    nodes: Iterable[Node],
+    problems: list[str],
+) -> Iterator[Step]:
+    """A step for each rule of a cluster policy; what cannot be read fails closed, and is
+    reported."""
+    for index, rule in enumerate(cluster_meaning.rules(policy, direction)):
+        place = f"{direction.lower()}[{index}]"
+        origins = (f"{policy} {place}{f' {rule.name}' if rule.name else ''}",)
+        try:
+            if not cluster_meaning.is_known(rule):
+                raise meaning.UnclearError("a peer or a port is of a kind that is not known here")
+            row = Row(cluster_meaning.peers(rule, nodes), cluster_meaning.ports(rule), origins)
+            yield Step(rule.action, row)
+            if lacking := cluster_meaning.unenforced(rule):
+                problems.append(f"{place}: {lacking}")
+        except meaning.UnclearError as error:
+            problems.append(f"{place}: {error}")
+            action = cluster_meaning.when_unknown(rule.action)
+            if action is not None:
+                yield Step(action, Row(ANY, ANY, origins))
 
 
 def merge_rows(rows: Iterable[Row], merged: dict[Ports | Anything, Merged]) -> tuple[Row, ...]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from harness.enforcer.compiled import PodQuery, Target
+from harness.enforcer.compiled import Layer, PodQuery, Target, Way
 from harness.enforcer.ranges import Range
 from harness.model.policy import Direction, Protocol
 
@@ -33,9 +33,9 @@ def of_queries(queries: Iterable[PodQuery]) -> str:
 LETTER = {Direction.INGRESS: "i", Direction.EGRESS: "o"}
 
 
-def pod_set(union: frozenset[PodQuery]) -> str:
-    """The set of the addresses that a union of queries finds."""
-    return f"p-{of_queries(union)}"
+def pod_set(union: frozenset[PodQuery], *, guard: bool = False) -> str:
+    """The set of the addresses that a union of queries finds. ``guard``: one that shuts."""
+    return f"{'q' if guard else 'p'}-{of_queries(union)}"
 
 
 def block_set(ranges: tuple[Range, ...]) -> str:
@@ -53,9 +53,15 @@ def target_chain(target: Target) -> str:
     return f"t{LETTER[target.direction]}-{of_query(target.query)}"
 
 
-def class_chain(direction: Direction, targets: tuple[Target, ...]) -> str:
-    """The chain of the pods that the same targets select."""
-    return f"c{LETTER[direction]}-{of_queries(target.query for target in targets)}"
+def tier_chain(layers: tuple[Layer, ...]) -> str:
+    """The chain of some layers of one tier, in their order."""
+    return f"a{LETTER[layers[0].direction]}-{digest(repr(layers))}"
+
+
+def class_chain(direction: Direction, way: Way) -> str:
+    """The chain of the pods that the same policies speak of."""
+    targets = None if way.targets is None else of_queries(target.query for target in way.targets)
+    return f"c{LETTER[direction]}-{digest(repr((way.admin, targets, way.baseline)))}"
 
 
 def isolated(direction: Direction, targets: tuple[Target, ...]) -> str:

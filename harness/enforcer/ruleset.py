@@ -11,16 +11,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
-V = TypeVar("V")
 
 Chain = tuple[str, ...]
 
 
 class KernelSet(NamedTuple):
-    """A set or map: its type in the plane's words, and its elements."""
+    """A set or map: its type in the plane's words, and its elements. A ``guard`` is one that
+    shuts: where a change is no transaction, elements come early to it and go late."""
 
     type: str
     elements: frozenset[str]
+    guard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,14 @@ class Ruleset:
 class Change:
     """The way from one ruleset to another, in parts that can be done one after the other.
 
-    ``taken`` and ``given`` are elements of sets that exist before and after.
+    ``taken`` and ``given`` are elements of sets that exist before and after; ``guards`` names
+    those of these sets that shut.
     """
 
     new_sets: Mapping[str, KernelSet]
     taken: Mapping[str, frozenset[str]]
     given: Mapping[str, frozenset[str]]
+    guards: frozenset[str]
     gone_sets: Mapping[str, KernelSet]
     new_chains: Mapping[str, Chain]
     changed_chains: Mapping[str, Chain]
@@ -71,6 +74,7 @@ def change(old: Ruleset, new: Ruleset) -> Change:
         new_sets={name: made for name, made in new.sets.items() if name not in old.sets},
         taken=taken,
         given=given,
+        guards=frozenset(name for name in taken.keys() | given.keys() if new.sets[name].guard),
         gone_sets={name: there for name, there in old.sets.items() if name not in new.sets},
         new_chains={name: rules for name, rules in new.chains.items() if name not in old.chains},
         changed_chains={
@@ -117,23 +121,23 @@ class Memo:
 
 
 class Parts:
-    """Puts a ruleset together out of parts, making anew only those whose value is another one.
+    """Puts a ruleset together out of parts, making anew only those whose values are other ones.
 
-    A part is made by a function of its value and of a :class:`Memo` that is the part's own.
+    A part is made by a function of its values and of a :class:`Memo` that is the part's own.
     """
 
     def __init__(self) -> None:
         self._memos: dict[str, Memo] = {}
-        self._made: dict[str, tuple[object, Ruleset]] = {}
+        self._made: dict[str, tuple[tuple[object, ...], Ruleset]] = {}
 
-    def __call__(self, name: str, value: V, make: Callable[[V, Memo], Ruleset]) -> Ruleset:
+    def __call__(self, name: str, make: Callable[..., Ruleset], *values: object) -> Ruleset:
         known = self._made.get(name)
-        if known is not None and known[0] is value:
+        if known is not None and all(a is b for a, b in zip(known[0], values, strict=True)):
             return known[1]
         memo = self._memos.setdefault(name, Memo())
-        made = make(value, memo)
+        made = make(*values, memo)
         memo.turn()
-        self._made[name] = value, made
+        self._made[name] = values, made
         return made
 
 

@@ -15,8 +15,9 @@ from onenode import Enforcer, OneNode
 sys.path.append(str(Path(__file__).parents[1] / "property"))
 
 from enforcer_reading import PROFILE
-from model_strategies import PORTS, labels, policies
+from model_strategies import PORTS, cluster_policies, labels, policies
 
+from harness.model.cluster_policy import ClusterNetworkPolicy
 from harness.model.flow import Cell, Decision, Endpoint, EndpointKind, Verdict, Via
 from harness.model.manifest import to_manifest
 from harness.model.oracle import expected
@@ -41,7 +42,7 @@ PODS = [
 WORLD = World(
     namespaces={name: Namespace(name, {"tier": name}) for name in ("x", "y", "z")},
     pods={pod.key: pod for pod in PODS},
-    nodes={NODE: Node(NODE, ("192.168.0.1", "fd01::1"))},
+    nodes={NODE: Node(NODE, ("192.168.0.1", "fd01::1"), labels={"app": "web"})},
     externals={"e": External("e", ("203.0.113.9", "2001:db8::9"))},
 )
 
@@ -98,19 +99,26 @@ CELLS = [
 )
 @given(
     st.lists(policies(), min_size=1, max_size=4, unique_by=lambda p: p.key),
+    st.lists(cluster_policies, max_size=2, unique_by=(lambda p: p.name, lambda p: p.priority)),
     st.dictionaries(st.sampled_from([pod.key for pod in PODS]), labels, max_size=2),
 )
 def test_matrix(
     node: OneNode,
     enforcer: Enforcer,
     found: list[NetworkPolicy],
+    cluster: list[ClusterNetworkPolicy],
     relabelled: dict[tuple[str, str], dict[str, str]],
 ) -> None:
     pods = {**WORLD.pods}
     for key, changed in relabelled.items():
         pods[key] = replace(pods[key], labels=changed)
-    world = WORLD.with_(pods=pods, policies={policy.key: policy for policy in found})
-    enforcer.put(*(to_manifest(pods[key]) for key in relabelled), *map(to_manifest, found))
+    world = WORLD.with_(
+        pods=pods,
+        policies={policy.key: policy for policy in found},
+        cluster_policies={policy.name: policy for policy in cluster},
+    )
+    manifests = [to_manifest(policy) for policy in (*found, *cluster)]
+    enforcer.put(*(to_manifest(pods[key]) for key in relabelled), *manifests)
     try:
         decisions = expected(world, [cell for cell, _, _ in CELLS], PROFILE)
         hopes = [enforced(cell, decisions[cell]) for cell, _, _ in CELLS]
@@ -125,7 +133,7 @@ def test_matrix(
         ]
         assert not wrong, wrong
     finally:
-        enforcer.drop(*map(to_manifest, found))
+        enforcer.drop(*manifests)
         enforcer.put(*(to_manifest(WORLD.pods[key]) for key in relabelled))
 
 

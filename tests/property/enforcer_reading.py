@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from harness.enforcer import ranges
-from harness.enforcer.compiled import ANY, Compiled, Ports, Row
+from harness.enforcer.compiled import ANY, Compiled, Layer, Ports, Row, Way
 from harness.enforcer.compiler import Compiler
+from harness.model.cluster_policy import RuleAction
 from harness.model.flow import Cell, EndpointKind
 from harness.model.policy import Direction, Protocol
-from harness.model.world import Pod, World
+from harness.model.world import External, Node, Pod, World
 
 PROFILE = {
     "ipblock-pod": "match",
@@ -42,7 +44,7 @@ def compiled_for(node: str, objects: Iterable[object]) -> Compiled:
 
 def verdict(world: World, compiled: Mapping[str, Compiled], cell: Cell) -> bool:
     """Does the cell (between pods, nodes and outside hosts) get through?"""
-    ends = []
+    ends: list[Pod | Node | External] = []
     for end in (cell.source, cell.target):
         match end.kind:
             case EndpointKind.POD:
@@ -51,47 +53,68 @@ def verdict(world: World, compiled: Mapping[str, Compiled], cell: Cell) -> bool:
                 ends.append(world.nodes[end.name])
             case _:
                 ends.append(world.externals[end.name])
-    source, target = (address_of(world, end, cell.family) for end in ends)
+    source, target = (address_of(end, cell.family) for end in ends)
     here, there = (end.node if isinstance(end, Pod) else getattr(end, "name", None) for end in ends)
     out = into = True
     if isinstance(ends[0], Pod) and not ends[0].host_network and ends[0].node:
-        out = passes(compiled[ends[0].node], Direction.EGRESS, source, target, source, target, cell)
+        out = passes(compiled[ends[0].node], Direction.EGRESS, source, target, target, cell)
     if isinstance(ends[1], Pod) and not ends[1].host_network and ends[1].node:
         from_own_node = here == there and not (
             isinstance(ends[0], Pod) and not ends[0].host_network
         )
         into = from_own_node or passes(
-            compiled[ends[1].node], Direction.INGRESS, target, source, source, target, cell
+            compiled[ends[1].node], Direction.INGRESS, target, source, target, cell
         )
     return out and into
 
 
-def address_of(world: World, end: object, family: int) -> str:
-    ips: tuple[str, ...] = end.ips  # type: ignore[attr-defined]
-    if isinstance(end, Pod) and end.host_network and end.node:
-        ips = world.nodes[end.node].ips
-    return next((ip for ip in ips if ranges.family_of(ip) == family), "")
+def address_of(end: Pod | Node | External, family: int) -> str:
+    return next((ip for ip in end.ips if ranges.family_of(ip) == family), "")
+
+
+def realistic(world: World) -> World:
+    """A pod on its node's network has its node's addresses. It has no names for ports here: that
+    an address alone cannot have any is the enforcer's reading, the oracle's is another one."""
+    pods = {
+        key: replace(pod, ips=world.nodes[pod.node].ips, ports=())
+        if pod.host_network and pod.node
+        else pod
+        for key, pod in world.pods.items()
+    }
+    return world.with_(pods=pods)
 
 
 def passes(
-    compiled: Compiled,
-    direction: Direction,
-    own: str,
-    peer: str,
-    source: str,
-    target: str,
-    cell: Cell,
+    compiled: Compiled, direction: Direction, own: str, peer: str, target: str, cell: Cell
 ) -> bool:
-    del source
     for pod in compiled.pods.values():
         if own in pod.addresses:
-            targets = pod.targets(direction)
-            return targets is None or any(
-                row_holds(compiled, row, peer, target, cell)
-                for one in targets
-                for row in compiled.targets[one]
-            )
+            way = pod.way(direction)
+            return way is None or way_passes(compiled, way, peer, target, cell)
     return True
+
+
+def way_passes(compiled: Compiled, way: Way, peer: str, target: str, cell: Cell) -> bool:
+    decided = tier_decides(compiled, way.admin, peer, target, cell)
+    if decided is None and way.targets is not None:
+        return any(
+            row_holds(compiled, row, peer, target, cell)
+            for one in way.targets
+            for row in compiled.targets[one]
+        )
+    if decided is None:
+        decided = tier_decides(compiled, way.baseline, peer, target, cell)
+    return decided is not False
+
+
+def tier_decides(
+    compiled: Compiled, layers: tuple[Layer, ...], peer: str, target: str, cell: Cell
+) -> bool | None:
+    for layer in layers:
+        for step in compiled.layers[layer]:
+            if row_holds(compiled, step.row, peer, target, cell):
+                return None if step.action is RuleAction.PASS else step.action is RuleAction.ACCEPT
+    return None
 
 
 def row_holds(compiled: Compiled, row: Row, peer: str, target: str, cell: Cell) -> bool:

@@ -51,9 +51,9 @@ def compiler(things: Iterable[Any]) -> Compiler:
 
 
 def rows(found: Compiled, name: str, direction: Direction = Direction.INGRESS) -> list[Row]:
-    targets = found.pods["x", name].targets(direction)
-    assert targets is not None, "not isolated"
-    return [row for target in targets for row in found.targets[target]]
+    way = found.pods["x", name].way(direction)
+    assert way, "not isolated"
+    return [row for target in way.targets or () for row in found.targets[target]]
 
 
 def peers(found: Compiled, name: str) -> set[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.enforcer import names, ranges
 from harness.enforcer.claims import Claims
-from harness.enforcer.compiled import ANY, PodQuery, Ports, PortSpan, Row
+from harness.enforcer.compiled import ANY, PodQuery, Ports, PortSpan, Row, Target, Way
 from harness.enforcer.compiler import Compiler
 from harness.enforcer.intake import Intake
 from harness.enforcer.iptables import plane as iptables_plane
@@ -18,7 +18,7 @@ from harness.enforcer.iptables.dispatch import FEW, tree
 from harness.enforcer.iptables.render import MULTIPORT, port_lists
 from harness.enforcer.nftables.segments import segments
 from harness.enforcer.ruleset import KernelSet, Ruleset, change, pieces
-from harness.model.policy import LabelSelector, Protocol
+from harness.model.policy import Direction, LabelSelector, Protocol
 
 X, Y = ("x", "a"), ("y", "b")
 
@@ -77,10 +77,8 @@ def test_a_comment_can_break_no_line_and_no_quote() -> None:
 
 def test_names_are_short_enough_for_the_kernel() -> None:
     query = PodQuery("n" * 63, LabelSelector(tuple((f"{'k' * 300}{i}", "v") for i in range(9))))
-    from harness.enforcer.compiled import Target
-    from harness.model.policy import Direction
-
-    chain = f"NPa4-{names.class_chain(Direction.INGRESS, (Target(Direction.INGRESS, query),))}"
+    way = Way((), (Target(Direction.INGRESS, query),), ())
+    chain = f"NPa4-{names.class_chain(Direction.INGRESS, way)}"
     assert len(chain) <= 28
     assert len(f"NPa4-{names.pod_set(frozenset({query}))}") <= 31
 

@@ -12,20 +12,34 @@ LEAST_BUCKETS = 64
 
 
 def before(change: Change) -> Iterator[str]:
-    """What comes before the rules change: new sets, and elements that go."""
+    """What comes before the rules change: new sets, and what can only shut."""
     for name, made in change.new_sets.items():
         yield create(name, made)
         yield from (f"add {name} {element}" for element in sorted(made.elements))
-    for name, elements in change.taken.items():
-        yield from (f"del {name} {element}" for element in sorted(elements))
+    yield from taken(change, guards=False)
+    yield from given(change, guards=True)
 
 
 def after(change: Change) -> Iterator[str]:
-    """What comes after it: elements that come, and sets that nothing speaks of any more."""
-    for name, elements in change.given.items():
-        yield from (f"add {name} {element}" for element in sorted(elements))
+    """What comes after it: what can open, and sets that nothing speaks of any more."""
+    yield from taken(change, guards=True)
+    yield from given(change, guards=False)
     for name in change.gone_sets:
         yield f"destroy {name}"
+
+
+def taken(change: Change, *, guards: bool) -> Iterator[str]:
+    """Elements that go, out of sets that shut or out of the others."""
+    for name, elements in change.taken.items():
+        if (name in change.guards) == guards:
+            yield from (f"del {name} {element}" for element in sorted(elements))
+
+
+def given(change: Change, *, guards: bool) -> Iterator[str]:
+    """Elements that come, into sets that shut or into the others."""
+    for name, elements in change.given.items():
+        if (name in change.guards) == guards:
+            yield from (f"add {name} {element}" for element in sorted(elements))
 
 
 def create(name: str, made: KernelSet) -> str:

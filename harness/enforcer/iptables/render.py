@@ -11,18 +11,26 @@ from harness.enforcer.compiled import (
     Anything,
     Compiled,
     Doors,
+    Layer,
     LocalPod,
     PodKey,
     PodQuery,
     Ports,
     PortSpan,
     Row,
+    Step,
     Target,
+    Way,
+    guard_unions,
 )
 from harness.enforcer.iptables.dispatch import tree
 from harness.enforcer.meaning import MAX_PORT
 from harness.enforcer.ruleset import Chain, KernelSet, Memo, Parts, Ruleset, join
+from harness.model.cluster_policy import RuleAction
 from harness.model.policy import Direction, Protocol
+
+PodSets = Mapping[frozenset[PodQuery], Addresses]
+Layers = Mapping[Layer, tuple[Step, ...]]
 
 MARK = "0x1000/0x1000"
 CLEAR = "0x0/0x1000"
@@ -54,13 +62,15 @@ class Renderer:
         part = self._parts
         return join(
             (
-                part("fixed", None, self._fixed),
-                part("guarded", compiled.guarded, self._guarded),
-                part("pod sets", compiled.pod_sets, self._pod_sets),
-                part("named ports", compiled.named_ports, self._named_ports),
-                part("targets", compiled.targets, self._targets),
-                part("pods", compiled.pods, self._pods),
-                part("entries", None, self._entries),
+                part("fixed", self._fixed),
+                part("guarded", self._guarded, compiled.guarded),
+                part("pod sets", self._pod_sets, compiled.pod_sets),
+                part("guards", self._guard_sets, compiled.pod_sets, compiled.layers),
+                part("named ports", self._named_ports, compiled.named_ports),
+                part("targets", self._targets, compiled.targets),
+                part("tiers", self._tiers, compiled.layers, compiled.pods),
+                part("pods", self._pods, compiled.pods),
+                part("entries", self._entries),
             )
         )
 
@@ -70,11 +80,18 @@ class Renderer:
         mine = frozenset(self._mine(guarded))
         return Ruleset({f"{self.prefix}guarded": KernelSet("hash:net", mine)})
 
-    def _pod_sets(self, unions: Mapping[frozenset[PodQuery], Addresses], memo: Memo) -> Ruleset:
+    def _pod_sets(self, unions: PodSets, memo: Memo) -> Ruleset:
         sets = {}
         for union, addresses in unions.items():
             name = self.prefix + memo(union, union, partial(names.pod_set, union))
             sets[name] = KernelSet("hash:ip", addresses.of(self.family))
+        return Ruleset(sets)
+
+    def _guard_sets(self, unions: PodSets, layers: Layers, memo: Memo) -> Ruleset:
+        sets = {}
+        for union in guard_unions(layers):
+            name = self.prefix + memo(union, None, partial(names.pod_set, union, guard=True))
+            sets[name] = KernelSet("hash:ip", unions[union].of(self.family), guard=True)
         return Ruleset(sets)
 
     def _named_ports(self, ports: Mapping[tuple[Protocol, str], Doors], memo: Memo) -> Ruleset:
@@ -100,29 +117,34 @@ class Renderer:
         lines: list[tuple[Row, Chain]] = []
         for row in rows:
             key = target, row.ports
-            lines.append((row, memo(key, row, partial(self._rules, target.direction, row))))
-            if not isinstance(row.peers, Anything) and (found := row.peers.blocks.of(self.family)):
-                name = self.prefix + names.block_set(found)
-                sets[name] = memo(name, None, partial(net_set, found, self.family))
+            make = partial(self._rules, target.direction, row, f"-g {self.prefix}mark")
+            lines.append((row, memo(key, row, make)))
+            sets |= self._block_sets(row, memo)
         name = self.prefix + names.target_chain(target)
         return Ruleset(sets, paged(name, f"{self.prefix}g-", lines))
 
-    def _rules(self, direction: Direction, row: Row) -> Chain:
-        return tuple(self._row(direction, row))
+    def _block_sets(self, row: Row, memo: Memo) -> dict[str, KernelSet]:
+        if isinstance(row.peers, Anything) or not (found := row.peers.blocks.of(self.family)):
+            return {}
+        name = self.prefix + names.block_set(found)
+        return {name: memo(name, None, partial(net_set, found, self.family))}
 
-    def _row(self, direction: Direction, row: Row) -> Iterator[str]:
+    def _rules(self, direction: Direction, row: Row, goal: str, *, guard: bool = False) -> Chain:
         comment = comment_of(", ".join(row.origins))
-        for peers in self._peer_matches(direction, row):
-            for ports in self._port_matches(row):
-                yield " ".join(filter(None, (ports, peers, comment, f"-g {self.prefix}mark")))
+        return tuple(
+            " ".join(filter(None, (ports, peers, comment, goal)))
+            for peers in self._peer_matches(direction, row, guard)
+            for ports in self._port_matches(row)
+        )
 
-    def _peer_matches(self, direction: Direction, row: Row) -> Iterator[str]:
+    def _peer_matches(self, direction: Direction, row: Row, guard: bool) -> Iterator[str]:
         end = PEER_END[direction]
         if isinstance(row.peers, Anything):
             yield ""
             return
         if row.peers.pods:
-            yield f"-m set --match-set {self.prefix}{names.pod_set(row.peers.pods)} {end}"
+            name = self.prefix + names.pod_set(row.peers.pods, guard=guard)
+            yield f"-m set --match-set {name} {end}"
         if row.peers.blocks.of(self.family):
             name = self.prefix + names.block_set(row.peers.blocks.of(self.family))
             yield f"-m set --match-set {name} {end}"
@@ -136,14 +158,48 @@ class Renderer:
             doors = self.prefix + names.port_set(protocol, name)
             yield f"-p {protocol.lower()} -m set --match-set {doors} dst,dst"
 
-    def _class(self, direction: Direction, targets: tuple[Target, ...]) -> Chain:
+    # Cluster policies
+
+    def _tiers(self, layers: Layers, pods: Mapping[PodKey, LocalPod], memo: Memo) -> Ruleset:
+        ways = {pod.way(direction) for pod in pods.values() for direction in Direction}
+        tiers = {tier for way in ways if way for tier in (way.admin, way.baseline) if tier}
+        sets: dict[str, KernelSet] = {}
+        chains: dict[str, Chain] = {}
+        for tier in sorted(tiers):
+            lines: list[str] = []
+            for layer in tier:
+                for step in layers[layer]:
+                    sets |= self._block_sets(step.row, memo)
+                    goal = self._goal(step.action)
+                    guard = step.action is not RuleAction.ACCEPT
+                    lines += self._rules(layer.direction, step.row, goal, guard=guard)
+            chains[self.prefix + names.tier_chain(tier)] = tuple(lines)
+        return Ruleset(sets, chains)
+
+    def _goal(self, action: RuleAction) -> str:
+        """Where a packet goes: back to its class, with the mark if it is accepted."""
+        match action:
+            case RuleAction.ACCEPT:
+                return f"-g {self.prefix}mark"
+            case RuleAction.DENY:
+                return "-j DROP"
+            case RuleAction.PASS:
+                return "-j RETURN"
+
+    # Classes: what the pods share that the same policies speak of
+
+    def _class(self, direction: Direction, way: Way) -> Chain:
         lines = [f"-j MARK --set-xmark {CLEAR}", "-m conntrack --ctstate INVALID -j DROP"]
-        for target in targets:
-            lines += [
-                f"-j {self.prefix}{names.target_chain(target)}",
-                f"-m mark --mark {MARK} -j RETURN",
-            ]
-        return (*lines, f"{comment_of(names.isolated(direction, targets))} -j DROP")
+        stages = [names.tier_chain(way.admin)] if way.admin else []
+        if way.targets is not None:
+            stages += [names.target_chain(target) for target in way.targets]
+        elif way.baseline:
+            stages.append(names.tier_chain(way.baseline))
+        for stage in stages:
+            lines += [f"-j {self.prefix}{stage}", f"-m mark --mark {MARK} -j RETURN"]
+        if way.targets is not None:
+            lines.append(f"{comment_of(names.isolated(direction, way.targets))} -j DROP")
+        return tuple(lines)
 
     # Pods
 
@@ -153,13 +209,13 @@ class Renderer:
         for direction in Direction:
             leaves: dict[str, str] = {}
             for key, pod in pods.items():
-                targets = pod.targets(direction)
-                if targets is None:
+                way = pod.way(direction)
+                if way is None:
                     continue
-                make = partial(names.class_chain, direction, targets)
+                make = partial(names.class_chain, direction, way)
                 name = self.prefix + memo((direction, key), pod, make)
                 if name not in chains:
-                    chains[name] = self._class(direction, targets)
+                    chains[name] = self._class(direction, way)
                 for address in self._mine(pod.addresses):
                     leaves[address] = leaf(direction, address, key, name)
             root = f"{self.prefix}{'in' if direction is Direction.INGRESS else 'out'}"
@@ -169,10 +225,10 @@ class Renderer:
 
     # Where packets come in
 
-    def _fixed(self, _: None, __: Memo) -> Ruleset:
+    def _fixed(self, _: Memo) -> Ruleset:
         return Ruleset({}, {f"{self.prefix}mark": (f"-j MARK --set-xmark {MARK}",)})
 
-    def _entries(self, _: None, __: Memo) -> Ruleset:
+    def _entries(self, _: Memo) -> Ruleset:
         p = self.prefix
         unknown = {
             end: (

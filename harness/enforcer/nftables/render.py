@@ -13,24 +13,32 @@ from harness.enforcer.compiled import (
     Anything,
     Compiled,
     Doors,
+    Layer,
     LocalPod,
-    Peers,
     PodKey,
     PodQuery,
     Ports,
     PortSpan,
     Row,
+    Step,
     Target,
+    Way,
 )
 from harness.enforcer.meaning import MAX_PORT
 from harness.enforcer.nftables.segments import segments
 from harness.enforcer.ruleset import Chain, KernelSet, Memo, Parts, Ruleset, join
+from harness.model.cluster_policy import RuleAction
 from harness.model.policy import Direction, Protocol
+
+Layers = Mapping[Layer, tuple[Step, ...]]
 
 COMMENT = 128
 FEW = 8  # rows of a target that are looked at one after the other
 
 PEER_END = {Direction.INGRESS: "saddr", Direction.EGRESS: "daddr"}
+
+#: ``return`` leaves the tier's chain, for what comes after it in the class.
+GOALS = {RuleAction.ACCEPT: "accept", RuleAction.DENY: "drop", RuleAction.PASS: "return"}
 
 #: ICMPv6 without which IPv6 does not work at all: neighbour discovery (RFC 4861), MLD (RFC 2710,
 #: RFC 3810). Never blocked.
@@ -59,11 +67,12 @@ class Renderer:
         part = self._parts
         return join(
             (
-                part("guarded", compiled.guarded, self._guarded),
-                part("pod sets", compiled.pod_sets, self._pod_sets),
-                part("named ports", compiled.named_ports, self._named_ports),
-                part("targets", compiled.targets, self._targets),
-                part("pods", compiled.pods, self._pods),
+                part("guarded", self._guarded, compiled.guarded),
+                part("pod sets", self._pod_sets, compiled.pod_sets),
+                part("named ports", self._named_ports, compiled.named_ports),
+                part("targets", self._targets, compiled.targets),
+                part("tiers", self._tiers, compiled.layers, compiled.pods),
+                part("pods", self._pods, compiled.pods),
             )
         )
 
@@ -100,9 +109,7 @@ class Renderer:
     def _target(self, target: Target, rows: tuple[Row, ...], memo: Memo) -> Ruleset:
         sets: dict[str, KernelSet] = {}
         for row in rows:
-            if isinstance(row.peers, Peers) and (found := row.peers.blocks.of(self.family)):
-                name = names.block_set(found)
-                sets[name] = memo(name, None, partial(block_set, found, self.family))
+            sets |= self._block_sets(row, memo)
         chain = names.target_chain(target)
         numbered = [row for row in rows if isinstance(row.ports, Ports) and row.ports.spans]
         if len(numbered) <= FEW:
@@ -127,17 +134,23 @@ class Renderer:
         chains[chain] = (*others, f"meta l4proto . th dport vmap @{map_name}")
         return Ruleset(sets, chains)
 
+    def _block_sets(self, row: Row, memo: Memo) -> dict[str, KernelSet]:
+        if isinstance(row.peers, Anything) or not (found := row.peers.blocks.of(self.family)):
+            return {}
+        name = names.block_set(found)
+        return {name: memo(name, None, partial(block_set, found, self.family))}
+
     def _segment(self, direction: Direction, rows: Iterable[Row]) -> tuple[str, Chain]:
         """The peers that may use a segment of ports. Segments with the same peers share them."""
         everywhere = (row._replace(ports=ANY) for row in rows)
         rules = tuple(rule for row in everywhere for rule in self._rules(direction, row))
         return f"s-{names.digest(repr(rules))}", rules
 
-    def _rules(self, direction: Direction, row: Row) -> Iterator[str]:
+    def _rules(self, direction: Direction, row: Row, goal: str = "accept") -> Iterator[str]:
         comment = comment_of(", ".join(row.origins))
         for ports in self._port_matches(row):
             for peers in self._peer_matches(direction, row):
-                yield " ".join(filter(None, (ports, peers, "counter accept", comment)))
+                yield " ".join(filter(None, (ports, peers, f"counter {goal}", comment)))
 
     def _peer_matches(self, direction: Direction, row: Row) -> Iterator[str]:
         end = f"{self.words.ip} {PEER_END[direction]}"
@@ -158,6 +171,22 @@ class Renderer:
             doors = f"{self.words.ip} daddr . meta l4proto . th dport"
             yield f"{doors} @{names.port_set(protocol, name)}"
 
+    # Cluster policies
+
+    def _tiers(self, layers: Layers, pods: Mapping[PodKey, LocalPod], memo: Memo) -> Ruleset:
+        ways = {pod.way(direction) for pod in pods.values() for direction in Direction}
+        tiers = {tier for way in ways if way for tier in (way.admin, way.baseline) if tier}
+        sets: dict[str, KernelSet] = {}
+        chains: dict[str, Chain] = {}
+        for tier in sorted(tiers):
+            lines: list[str] = []
+            for layer in tier:
+                for step in layers[layer]:
+                    sets |= self._block_sets(step.row, memo)
+                    lines += self._rules(layer.direction, step.row, GOALS[step.action])
+            chains[names.tier_chain(tier)] = tuple(lines)
+        return Ruleset(sets, chains)
+
     # Pods
 
     def _pods(self, pods: Mapping[PodKey, LocalPod], memo: Memo) -> Ruleset:
@@ -172,24 +201,29 @@ class Renderer:
         for direction in Direction:
             leaves = set[str]()
             for key, pod in pods.items():
-                targets = pod.targets(direction)
-                if targets is None:
+                way = pod.way(direction)
+                if way is None:
                     continue
-                make = partial(names.class_chain, direction, targets)
+                make = partial(names.class_chain, direction, way)
                 name = memo((direction, key), pod, make)
                 if name not in chains:
-                    chains[name] = self._class(direction, targets)
+                    chains[name] = self._class(direction, way)
                 leaves |= {f"{one} : goto {name}" for one in self._mine(pod.addresses)}
             where = "in" if direction is Direction.INGRESS else "out"
             sets[where] = KernelSet(f"map {address} : verdict", frozenset(leaves))
         return Ruleset(sets, chains)
 
-    def _class(self, direction: Direction, targets: tuple[Target, ...]) -> Chain:
-        return (
-            "ct state invalid counter drop",
-            *(f"jump {names.target_chain(target)}" for target in targets),
-            f"counter drop {comment_of(names.isolated(direction, targets))}",
-        )
+    def _class(self, direction: Direction, way: Way) -> Chain:
+        """What the pods share that the same policies speak of."""
+        lines = ["ct state invalid counter drop"]
+        if way.admin:
+            lines.append(f"jump {names.tier_chain(way.admin)}")
+        if way.targets is not None:
+            lines += [f"jump {names.target_chain(target)}" for target in way.targets]
+            lines.append(f"counter drop {comment_of(names.isolated(direction, way.targets))}")
+        elif way.baseline:
+            lines.append(f"jump {names.tier_chain(way.baseline)}")
+        return tuple(lines)
 
     # The chains that the kernel itself leads to
 

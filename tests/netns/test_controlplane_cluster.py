@@ -444,6 +444,7 @@ def test_actions_and_what_the_lab_fills_in(cluster: EmbeddedClusterLab) -> None:
     uid = cluster.api.get("Pod", "x", "a")["metadata"]["uid"]
     again = Pod("x", "a", {"pod": "a"}, ports=ports, ips=(address,))
     cluster.apply([Delete("Pod", "x", "a"), Apply(again)])
+    assert cluster.resolve(world).pods["x", "a"].node == found.node  # who has that address
     pod = cluster.api.get("Pod", "x", "a")
     assert pod["metadata"]["uid"] != uid
     assert pod["status"]["podIP"] == address  # of its own choosing: the one that was free again

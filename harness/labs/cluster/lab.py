@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from harness.labs import server
@@ -233,6 +234,9 @@ class ClusterLab:
 
     def create_pod(self, pod: Pod) -> None:
         """Create a pod; a namespace that is new gets its service account a moment later."""
+        if self.ask_ips and pod.ips and not pod.node:
+            # The scheduler knows nothing of addresses: only one node can give this one.
+            pod = replace(pod, node=_node_of(pod.ips[0], self.world.nodes.values()))
         stands_for_node = pod.namespace == self.node_namespace
         manifest = objects.pod(
             pod,
@@ -671,6 +675,15 @@ def _ended(pod: Json | None) -> bool:
     """Whether a container has ended that should run: the run's pods are never started again."""
     status = (pod or {}).get("status", {})
     return any("terminated" in one["state"] for one in status.get("containerStatuses") or ())
+
+
+def _node_of(address: str, nodes: Iterable[Node]) -> str | None:
+    """The node whose pod CIDRs hold an address."""
+    wanted = ip_address(address)
+    for node in nodes:
+        if any(wanted in ip_network(cidr) for cidr in node.pod_cidrs):
+            return node.name
+    return None
 
 
 def _families(nodes: Iterable[Node]) -> tuple[int, ...]:

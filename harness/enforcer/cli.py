@@ -56,6 +56,22 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     )
     events.add_argument("--node", required=True, help="name of the node whose pods to protect")
     events.set_defaults(run=run_events)
+    run = commands.add_parser(
+        "run", parents=[common], help="enforce what a Kubernetes API server says"
+    )
+    run.add_argument(
+        "--node",
+        default=os.environ.get("NODE_NAME", ""),
+        help="name of the node whose pods to protect; default: $NODE_NAME",
+    )
+    run.add_argument("--kubeconfig", default="", help="default: the pod's own service account")
+    run.add_argument(
+        "--listen",
+        default="127.0.0.1:9470",
+        metavar="ADDRESS:PORT",
+        help="where /metrics, /readyz and /livez are answered; default: %(default)s",
+    )
+    run.set_defaults(run=run_controller)
     clean = commands.add_parser(
         "clean", parents=[common], help="take all rules and sets of the enforcer away"
     )
@@ -73,6 +89,38 @@ def run_events(options: argparse.Namespace) -> int:
     except NotAnEventError as error:
         return complain(str(error))
     return 0
+
+
+def run_controller(options: argparse.Namespace) -> int:
+    import signal
+
+    from harness.enforcer import status
+    from harness.enforcer.controller import Controller
+    from harness.enforcer.kube import Api, ApiError, KubeSource
+
+    address, colon, port = options.listen.rpartition(":")
+    if not options.node:
+        return complain("which node? Give --node NAME, or set NODE_NAME")
+    if not colon or not port.isdigit():
+        return complain(f"--listen wants ADDRESS:PORT, not {options.listen!r}")
+    try:
+        api = Api(options.kubeconfig)
+    except ApiError as error:
+        return complain(str(error))
+    with only_one_here(patience=float("inf")):
+        source = KubeSource(api, log_to_stderr)
+        controller = Controller(options.node, plane_of(options), source, log_to_stderr)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: source.stop())
+        try:
+            server = status.serve(controller, address.strip("[]"), int(port))
+        except (OSError, OverflowError) as error:
+            return complain(f"cannot listen on {options.listen}: {error}")
+        source.start()
+        controller.run()
+        server.shutdown()
+        source.close()
+    return complain(source.failed) if source.failed else 0
 
 
 def run_clean(options: argparse.Namespace) -> int:

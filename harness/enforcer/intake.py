@@ -65,7 +65,7 @@ class Intake:
                 self._deleted.popitem(last=False)
 
     def _is_late(self, key: Key, uid: str, version: str) -> bool:
-        """Is this an event of an object that is gone, or older than what is known of it?
+        """Is this an event of an object that is gone, or no newer than what is known of it?
 
         Resource versions of one object can be compared as numbers (KEP-5504).
         """
@@ -73,7 +73,7 @@ class Intake:
             return True
         number = int(version) if version.isdigit() else 0
         known_uid, known_number = self._versions.get(key, ("", 0))
-        if uid == known_uid and number and number < known_number:
+        if uid == known_uid and number and number <= known_number:
             return True
         self._versions[key] = uid, number
         return False

@@ -32,5 +32,5 @@ def only_one_here(patience: float) -> Iterator[None]:
                     raise BusyError(
                         "another enforcer is at work on this node; end that one first"
                     ) from error
-                time.sleep(0.02)
+                time.sleep(0.05)
         yield

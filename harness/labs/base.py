@@ -29,7 +29,7 @@ class LabError(Exception):
         return text
 
 
-class ShellLost(LabError):
+class ShellLostError(LabError):
     """The stream to a client's shell ended: every cell still asked through it is unknown."""
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from clusters import cluster_up, eventually, is_ready, phase, pod_manifest, wget
-from harness.labs.base import LabError, ShellLost
+from harness.labs.base import LabError, ShellLostError
 from harness.labs.cluster import objects, stream
 from harness.labs.cluster.api import Api, ApiError
 from harness.labs.controlplane.engines import ACCOUNT_DIRECTORY, ApiEngine, ApiEngines
@@ -476,7 +476,7 @@ def test_a_stream_that_is_cut_is_told_from_an_answer(cluster: EmbeddedClusterLab
     def lost() -> bool:
         try:
             shell.receive()
-        except ShellLost as error:
+        except ShellLostError as error:
             return "exec stream to cut/c is gone" in str(error)
         return False
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness.labs.base import LabError, ShellLost
+from harness.labs.base import LabError, ShellLostError
 from harness.labs.netns import client, topology
 from harness.labs.netns.addresses import at
 from harness.labs.netns.lab import NetnsLab
@@ -54,7 +54,7 @@ def test_a_finished_pod_is_silent_and_its_address_free(lab: NetnsLab, phase: Pha
     assert lab.world.pods["w", "job"].ips == ()
     links = lab.topology.run(node_box("worker2"), ["ip", "-o", "link"]).out
     assert lab.fabric.link("w", "job") not in links
-    with pytest.raises(ShellLost):
+    with pytest.raises(ShellLostError):
         _until_lost(shell)
     shell.close()
     _apply(lab, Pod("w", "next", node="worker2", ips=old.ips))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.labs.base import Evidence, LabError, Shell, ShellLost
+from harness.labs.base import Evidence, LabError, Shell, ShellLostError
 from harness.model.actions import Action
 from harness.model.flow import Cell, Endpoint, EndpointKind, Verdict, Via
 from harness.model.oracle import decide
@@ -73,7 +73,7 @@ class FakeShell:
 
     def receive(self) -> bytes:
         if self.lost:
-            raise ShellLost(f"the shell in {self.client} is gone")
+            raise ShellLostError(f"the shell in {self.client} is gone")
         data, self.buffer = self.buffer, b""
         return data
 
@@ -82,7 +82,7 @@ class FakeShell:
 
     def send(self, data: bytes) -> None:
         if self.lost:
-            raise ShellLost(f"the shell in {self.client} is gone")
+            raise ShellLostError(f"the shell in {self.client} is gone")
         text = data.decode()
         if "ready 0" in text:
             self.nonce = re.findall(r"!(\w+) ready", text)[0]

@@ -2,7 +2,7 @@
 
 Messages are binary; their first byte is the channel (0 input, 1 output, 2 error, 3 how it ended,
 as a ``Status``). A stream that is cut is told from a command that has ended, and both from an
-answer: :class:`harness.labs.base.ShellLost` says which.
+answer: :class:`harness.labs.base.ShellLostError` says which.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from wsproto.events import (
 )
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from harness.labs.base import LabError, ShellLost
+from harness.labs.base import LabError, ShellLostError
 from harness.labs.cluster.api import Api, ApiError, path
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class ExecShell:
             raise self._lost(str(error)) from None
 
     def receive(self) -> bytes:
-        """What has arrived (output and errors). Raises ShellLost at the end of the stream."""
+        """What has arrived (output and errors). Raises ShellLostError at the end of the stream."""
         found = bytearray()
         while not self._over:
             try:
@@ -162,8 +162,8 @@ class ExecShell:
             if not selector.select(max(0.0, deadline - time.monotonic())):
                 raise TimeoutError(f"nothing could be sent within {_SEND_SECONDS:g} s")
 
-    def _lost(self, why: str) -> ShellLost:
-        return ShellLost(
+    def _lost(self, why: str) -> ShellLostError:
+        return ShellLostError(
             f"the exec stream to {self.name} is gone: {why}",
             hint="the pod was deleted or finished, or its node or the API server is away",
         )
@@ -235,7 +235,7 @@ def run(
             while True:
                 try:
                     output += shell.receive()
-                except ShellLost:
+                except ShellLostError:
                     break
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     raise LabError(f"{command[0]} in {shell.name} has not ended in {seconds:g} s")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from harness.labs.base import ShellLost
+from harness.labs.base import ShellLostError
 from harness.labs.netns.client import Holder, Process
 
 ENVIRONMENT = {"PATH": "/run/netpol/bin:/usr/bin:/bin:/usr/sbin:/sbin", "PS1": "", "HOME": "/run"}
@@ -45,7 +45,7 @@ class NetnsShell:
                 self._socket.setblocking(False)
 
     def receive(self) -> bytes:
-        """What has arrived. Raises ShellLost when the shell has ended."""
+        """What has arrived. Raises ShellLostError when the shell has ended."""
         try:
             data = self._socket.recv(1 << 18)
         except BlockingIOError:
@@ -62,8 +62,8 @@ class NetnsShell:
         self._socket.close()
         self._process.close()
 
-    def _lost(self, why: str) -> ShellLost:
-        return ShellLost(
+    def _lost(self, why: str) -> ShellLostError:
+        return ShellLostError(
             f"the shell in {self._name} is gone: {why}",
             hint="the pod was deleted or finished, or the lab's holder process died",
         )

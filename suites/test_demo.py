@@ -94,7 +94,9 @@ def both_replicas(looked: Looked) -> Iterator[Checked]:
         if status != 0 or seen == wanted:
             break
     good = len(wanted) == 2 and seen == wanted
-    yield Checked("both replicas answer", "passed" if good else "failed", f"seen: {sorted(seen)}\n{text}")
+    yield Checked(
+        "both replicas answer", "passed" if good else "failed", f"seen: {sorted(seen)}\n{text}"
+    )
 
 
 def times_out(looked: Looked) -> Iterator[Checked]:

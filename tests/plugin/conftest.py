@@ -195,3 +195,15 @@ def run_suite(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> RunSuite
         return Ended(done.returncode, done.stdout, project / "reports")
 
     return run
+
+
+@pytest.fixture
+def run_clean(run_suite: RunSuite) -> RunSuite:
+    """``run_suite`` with warnings as errors; a traceback of pytest's own fails the test."""
+
+    def run(*arguments: str, **more: str) -> Ended:
+        ended = run_suite("-W", "error", "--strict-markers", *arguments, **more)
+        assert "Traceback (most recent call last)" not in ended.out, ended.out
+        return ended
+
+    return run

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.runs import RunSuite, run_suite, suite
-
-__all__ = ["run_suite", "suite"]  # fixtures
+from tests.plugin.conftest import RunSuite
 
 
 @pytest.mark.parametrize(
@@ -26,30 +24,30 @@ __all__ = ["run_suite", "suite"]  # fixtures
     ],
     ids=["near-name", "retired", "choice", "count", "seconds", "baseline", "engine-file"],
 )
-def test_a_wrong_value(run_suite: RunSuite, arguments: list[str], says: str) -> None:
-    ended = run_suite(*arguments)
+def test_a_wrong_value(run_clean: RunSuite, arguments: list[str], says: str) -> None:
+    ended = run_clean(*arguments)
     assert ended.code == pytest.ExitCode.USAGE_ERROR
     assert says in ended.out
     assert not (ended.reports / "latest").exists()
 
 
-def test_a_cluster_without_a_container_engine(run_suite: RunSuite, tmp_path: Path) -> None:
-    ended = run_suite("--cni", "calico", "--lab", "kind", path=str(tmp_path))
+def test_a_cluster_without_a_container_engine(run_clean: RunSuite, tmp_path: Path) -> None:
+    ended = run_clean("--cni", "calico", "--lab", "kind", path=str(tmp_path))
     assert ended.code == pytest.ExitCode.USAGE_ERROR
     assert "install" in ended.out
     assert "kind" in ended.out
 
 
-def test_a_tool_that_is_missing(run_suite: RunSuite, tmp_path: Path) -> None:
-    ended = run_suite("--cni", "enforcer", path=str(tmp_path))
+def test_a_tool_that_is_missing(run_clean: RunSuite, tmp_path: Path) -> None:
+    ended = run_clean("--cni", "enforcer", path=str(tmp_path))
     assert ended.code == pytest.ExitCode.USAGE_ERROR
     assert "the embedded lab (routed) needs" in ended.out
     assert "hint:" in ended.out
 
 
-def test_reports_that_cannot_be_written(run_suite: RunSuite, tmp_path: Path) -> None:
+def test_reports_that_cannot_be_written(run_clean: RunSuite, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no directory")
-    ended = run_suite("--lab-report", str(tmp_path / "file"))
+    ended = run_clean("--lab-report", str(tmp_path / "file"))
     assert ended.code == pytest.ExitCode.USAGE_ERROR
     assert "the option is --lab-report" in ended.out
 
@@ -65,13 +63,13 @@ def test_reports_that_cannot_be_written(run_suite: RunSuite, tmp_path: Path) -> 
     ids=["feature", "key", "policy", "expectation"],
 )
 def test_a_wrong_scenario_file(
-    run_suite: RunSuite, suite: Path, old: str, new: str, says: str
+    run_clean: RunSuite, suite: Path, old: str, new: str, says: str
 ) -> None:
     file = suite / "deny.yaml"
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
-    ended = run_suite()
+    ended = run_clean()
     assert ended.code == pytest.ExitCode.INTERRUPTED  # errors while collecting, as pytest has it
     assert says in ended.out
     assert "deny.yaml:" in ended.out

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.runs import RunSuite, run_suite, suite
-
-__all__ = ["run_suite", "suite"]  # fixtures
+from tests.plugin.conftest import RunSuite
 
 LAZY_ENGINE = """\
 import json, sys
@@ -45,8 +43,8 @@ def entry(tmp_path: Path, program: str) -> str:
     return str(file)
 
 
-def test_green(run_suite: RunSuite) -> None:
-    ended = run_suite()
+def test_green(run_clean: RunSuite) -> None:
+    ended = run_clean()
     assert ended.code == pytest.ExitCode.OK, ended.out
     [scenario] = ended.record.scenarios
     assert (scenario.id, scenario.outcome) == ("deny", "passed")
@@ -55,8 +53,8 @@ def test_green(run_suite: RunSuite) -> None:
     assert "<testcase" in ended.junit
 
 
-def test_red_where_nothing_is_enforced(run_suite: RunSuite) -> None:
-    ended = run_suite("--cni", "none")
+def test_red_where_nothing_is_enforced(run_clean: RunSuite) -> None:
+    ended = run_clean("--cni", "none")
     assert ended.code == pytest.ExitCode.TESTS_FAILED
     assert "deny cells were expected, none enforced: this CNI enforces nothing" in ended.out
     assert "LEAK  y/a -> x/a:80/TCP" in ended.out
@@ -65,14 +63,14 @@ def test_red_where_nothing_is_enforced(run_suite: RunSuite) -> None:
     assert "<failure" in ended.junit
 
 
-def test_an_engine_that_is_ready_and_open_is_seen(run_suite: RunSuite, tmp_path: Path) -> None:
-    ended = run_suite("--lab-engine-file", entry(tmp_path, LAZY_ENGINE), "--lab-deadline", "1")
+def test_an_engine_that_is_ready_and_open_is_seen(run_clean: RunSuite, tmp_path: Path) -> None:
+    ended = run_clean("--lab-engine-file", entry(tmp_path, LAZY_ENGINE), "--lab-deadline", "1")
     assert ended.code == pytest.ExitCode.TESTS_FAILED
     assert "LEAK" in ended.out
 
 
-def test_an_engine_that_dies_is_an_error(run_suite: RunSuite, tmp_path: Path) -> None:
-    ended = run_suite("--lab-engine-file", entry(tmp_path, "raise SystemExit('no kernel')"))
+def test_an_engine_that_dies_is_an_error(run_clean: RunSuite, tmp_path: Path) -> None:
+    ended = run_clean("--lab-engine-file", entry(tmp_path, "raise SystemExit('no kernel')"))
     assert ended.code == pytest.ExitCode.TESTS_FAILED
     assert ended.record.scenarios[0].outcome == "error"
     assert "no kernel" in ended.out
@@ -80,9 +78,9 @@ def test_an_engine_that_dies_is_an_error(run_suite: RunSuite, tmp_path: Path) ->
     assert "<failure" not in ended.junit
 
 
-def test_a_worker_that_is_killed_is_an_error(run_suite: RunSuite, suite: Path) -> None:
+def test_a_worker_that_is_killed_is_an_error(run_clean: RunSuite, suite: Path) -> None:
     (suite / "test_kill.py").write_text(PYTHON_SUITE.replace("{signal}", "SIGKILL"))
-    ended = run_suite("-n", "1")
+    ended = run_clean("-n", "1")
     assert ended.code == pytest.ExitCode.TESTS_FAILED
     outcomes = {scenario.outcome for scenario in ended.record.scenarios}
     assert outcomes == {"passed", "error"}
@@ -90,24 +88,24 @@ def test_a_worker_that_is_killed_is_an_error(run_suite: RunSuite, suite: Path) -
     assert "<failure" not in ended.junit
 
 
-def test_what_was_measured_before_an_interrupt_is_kept(run_suite: RunSuite, suite: Path) -> None:
+def test_what_was_measured_before_an_interrupt_is_kept(run_clean: RunSuite, suite: Path) -> None:
     (suite / "deny.yaml").rename(suite / "kept.yaml")
     (suite / "test_stop.py").write_text(
         PYTHON_SUITE.replace("{signal}", "SIGINT").replace("deny.yaml", "kept.yaml")
     )
-    ended = run_suite("-k", "test_one or test_two")
+    ended = run_clean("-k", "test_one or test_two")
     assert ended.code == pytest.ExitCode.INTERRUPTED
     assert ended.record.run["interrupted"] is True
     assert [scenario.outcome for scenario in ended.record.scenarios][:1] == ["passed"]
 
 
-def test_a_baseline_tells_known_failures_from_new_ones(run_suite: RunSuite, tmp_path: Path) -> None:
+def test_a_baseline_tells_known_failures_from_new_ones(run_clean: RunSuite, tmp_path: Path) -> None:
     known = tmp_path / "known.txt"
     known.write_text("deny  nothing is enforced here\n")
-    ended = run_suite("--cni", "none", "--lab-baseline", str(known))
+    ended = run_clean("--cni", "none", "--lab-baseline", str(known))
     assert ended.code == pytest.ExitCode.OK, ended.out
     assert ended.record.scenarios[0].outcome == "xfailed"
-    mended = run_suite("--lab-baseline", str(known))
+    mended = run_clean("--lab-baseline", str(known))
     assert mended.code == pytest.ExitCode.OK  # told, and no reason to stop a build
     assert mended.record.scenarios[0].outcome == "xpassed"
     assert "mended" in mended.out

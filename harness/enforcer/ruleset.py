@@ -12,6 +12,10 @@ from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+#: ICMPv6 without which IPv6 does not work at all: neighbour discovery (RFC 4861), MLD (RFC 2710,
+#: RFC 3810). Never blocked.
+NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 134, 135, 136, 137, 143)
+
 Chain = tuple[str, ...]
 
 

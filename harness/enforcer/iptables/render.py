@@ -25,7 +25,15 @@ from harness.enforcer.compiled import (
 )
 from harness.enforcer.iptables.dispatch import tree
 from harness.enforcer.meaning import MAX_PORT
-from harness.enforcer.ruleset import Chain, KernelSet, Memo, Parts, Ruleset, join
+from harness.enforcer.ruleset import (
+    NEIGHBOUR_DISCOVERY,
+    Chain,
+    KernelSet,
+    Memo,
+    Parts,
+    Ruleset,
+    join,
+)
 from harness.model.cluster_policy import RuleAction
 from harness.model.policy import Direction, Protocol
 
@@ -42,10 +50,6 @@ MULTIPORT = 15  # numbers in one multiport match; a range takes two
 PEER_END = {Direction.INGRESS: "src", Direction.EGRESS: "dst"}
 POD_FLAG = {Direction.INGRESS: "-d", Direction.EGRESS: "-s"}
 OTHER_FLAG = {Direction.INGRESS: "-s", Direction.EGRESS: "-d"}
-
-#: ICMPv6 without which IPv6 does not work at all: neighbour discovery (RFC 4861), MLD (RFC 2710,
-#: RFC 3810). Never blocked.
-NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 134, 135, 136, 137, 143)
 
 ESTABLISHED = "-m conntrack --ctstate RELATED,ESTABLISHED"
 

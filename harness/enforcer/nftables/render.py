@@ -26,7 +26,15 @@ from harness.enforcer.compiled import (
 )
 from harness.enforcer.meaning import MAX_PORT
 from harness.enforcer.nftables.segments import segments
-from harness.enforcer.ruleset import Chain, KernelSet, Memo, Parts, Ruleset, join
+from harness.enforcer.ruleset import (
+    NEIGHBOUR_DISCOVERY,
+    Chain,
+    KernelSet,
+    Memo,
+    Parts,
+    Ruleset,
+    join,
+)
 from harness.model.cluster_policy import RuleAction
 from harness.model.policy import Direction, Protocol
 
@@ -39,10 +47,6 @@ PEER_END = {Direction.INGRESS: "saddr", Direction.EGRESS: "daddr"}
 
 #: ``return`` leaves the tier's chain, for what comes after it in the class.
 GOALS = {RuleAction.ACCEPT: "accept", RuleAction.DENY: "drop", RuleAction.PASS: "return"}
-
-#: ICMPv6 without which IPv6 does not work at all: neighbour discovery (RFC 4861), MLD (RFC 2710,
-#: RFC 3810). Never blocked.
-NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 134, 135, 136, 137, 143)
 
 
 class Words(NamedTuple):

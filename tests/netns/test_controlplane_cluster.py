@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from clusters import cluster_up, eventually, is_ready, phase, pod_manifest, wget
 from harness.labs.base import LabError, ShellLostError
 from harness.labs.cluster import objects, stream
 from harness.labs.cluster.api import Api, ApiError
@@ -45,6 +44,7 @@ from harness.model.world import (
     Workload,
     World,
 )
+from tests.netns.clusters import cluster_up, eventually, is_ready, phase, pod_manifest, wget
 
 pytestmark = pytest.mark.timeout(300)
 

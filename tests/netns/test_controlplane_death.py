@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from clusters import cluster_up, eventually, is_ready, phase, pod_manifest, wget
 from harness.labs.base import LabError
 from harness.labs.controlplane import binaries
 from harness.labs.controlplane.binaries import Binaries
 from harness.labs.controlplane.lab import EmbeddedClusterLab
 from harness.model.actions import Apply
 from harness.model.world import Namespace, Pod
+from tests.netns.clusters import cluster_up, eventually, is_ready, phase, pod_manifest, wget
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from clusters import cluster_up, eventually
 from harness.labs.base import LabError
 from harness.labs.cluster import rbac
 from harness.labs.cluster.connect import connect
@@ -36,6 +35,7 @@ from harness.model.world import (
     Workload,
     World,
 )
+from tests.netns.clusters import cluster_up, eventually
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from clusters import cluster_up, eventually, wget
 from harness.labs.controlplane.lab import EmbeddedClusterLab
 from harness.labs.netns.addresses import of_family
 from harness.model.actions import Apply
 from harness.model.world import ContainerPort, Namespace, Pod, Service, ServicePort, World
+from tests.netns.clusters import cluster_up, eventually, wget
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from test_runner import SCENARIOS
 
-from clusters import cluster_up
 from harness.report.record import ScenarioRecord
 from harness.run.runner import Runner
 from harness.scenarios.load import load_file
 from harness.scenarios.scenario import Scenario
+from tests.netns.clusters import cluster_up
 
 pytestmark = pytest.mark.timeout(300)
 

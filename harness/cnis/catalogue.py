@@ -13,6 +13,7 @@ from typing import Any
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from harness.cnis.cni import (
+    ApiEngine,
     Cni,
     CniError,
     Deviation,
@@ -34,6 +35,7 @@ TABLES: dict[str, type] = {
     "ready": Ready,
     "evidence": EvidenceCommand,
 }
+ENGINES: dict[str, type] = {"engine": Engine, "api_engine": ApiEngine}
 
 
 def get(name: str) -> Cni:
@@ -64,8 +66,8 @@ def parse(name: str, text: str) -> Cni:
     for key, value in raw.items():
         if key in TABLES:
             values[key] = tuple(_build(TABLES[key], item, name, key) for item in value)
-        elif key == "engine":
-            values[key] = _build(Engine, value, name, key)
+        elif key in ENGINES:
+            values[key] = _build(ENGINES[key], value, name, key)
         else:
             values[key] = _frozen(value)
     cni: Cni = _build(Cni, values, name, "")
@@ -114,9 +116,11 @@ def _check(cni: Cni) -> None:
     need(cni.deny in DENIALS, f"deny {cni.deny!r} is neither drop nor reject")
     need(cni.enforces == bool(cni.deny), "what enforces says how it denies, and only that")
     need(
-        not cni.enforces or cni.engine is not None or "netns" not in cni.labs,
+        not cni.enforces or bool(cni.engine or cni.api_engine) or "netns" not in cni.labs,
         "on lab netns a CNI that enforces needs an engine",
     )
+    if cni.api_engine is not None:
+        need(cni.api_engine.account.count("/") == 1, "account of api_engine is no NAMESPACE/NAME")
     for manifest in cni.manifests:
         need(len(manifest.sha256) == 64, f"sha256 of {manifest.url} has not 64 digits")
     for deviation in cni.deviations:

@@ -49,20 +49,34 @@ class Deviation:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The policy engine as a program for the embedded lab's nodes.
-
-    ``argv`` may hold ``{python}``, ``{node}``, ``{dataplane}`` and, where ``source`` is ``api``,
-    ``{kubeconfig}``. ``source``: ``events`` (change events on stdin, see the module docstring of
-    :mod:`harness.labs.netns`) or ``api`` (a Kubernetes API, lab option ``--lab-api``).
+    """The policy engine as a program for the embedded lab's nodes: change events on stdin, see
+    :mod:`harness.labs.netns.engine`. ``argv`` may hold ``{python}``, ``{node}``, ``{dataplane}``.
     """
 
     argv: tuple[str, ...]
-    source: str = "events"
     env: Mapping[str, str] = field(default_factory=dict)
 
     def command(self, **values: str) -> tuple[str, ...]:
         """``argv`` with its placeholders filled in; KeyError for one that was not given."""
         return tuple(word.format_map(values) for word in self.argv)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiEngine:
+    """The policy engine as a program that watches a Kubernetes API (``--lab-api``).
+
+    ``argv`` and values of ``env`` may hold what those of :class:`Engine` may, and
+    ``{kubeconfig}``: a file of its service account ``account`` (``NAMESPACE/NAME``).
+    ``manifests`` are files of the checkout that are applied before, their workloads left out:
+    accounts, roles, CRDs. ``ready`` is an URL on the node that answers once the engine has all in
+    force that it was told.
+    """
+
+    argv: tuple[str, ...]
+    account: str
+    manifests: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    ready: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +143,7 @@ class Cni:
     profile: Mapping[str, str] = field(default_factory=dict)
     deviations: tuple[Deviation, ...] = ()
     engine: Engine | None = None
+    api_engine: ApiEngine | None = None
     manifests: tuple[Manifest, ...] = ()
     images: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = ()

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 from harness.desk.inputs import InputError
 from harness.model import cidr, words
-from harness.model.flow import Endpoint, EndpointKind
+from harness.model.flow import Cell, Endpoint, EndpointKind, Via
 from harness.model.policy import Protocol
 from harness.model.world import ContainerPort, External, Pod, ServicePort, World
 
@@ -129,6 +129,45 @@ def _unknown(what: str, text: str, known: list[str], prefix: str) -> InputError:
         return InputError(f"there is no {what}\n  hint: do you mean {prefix}{near[0]}?")
     names = words.listed(sorted(known), limit=8) or "none at all"
     return InputError(f"there is no {what}; there is: {names}")
+
+
+# -- a connection ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The cell that was typed, in a world that holds both ends."""
+
+    world: World
+    cell: Cell
+    notes: tuple[str, ...]
+
+
+def cell_of(
+    world: World, source: str, target: str, *, by_name: bool = True, family: int = 4
+) -> Asked:
+    """``SRC DST[:PORT[/PROTO]]``. ``by_name``: a Service is asked by its name, else by address;
+    ``family``: where the ends do not decide it. Raises :class:`InputError`."""
+    wanted = parse_target(target)
+    client = find(world, source)
+    server = find(client.world, wanted.end)
+    ends = (client.endpoint, server.endpoint)
+    if client.endpoint.kind is EndpointKind.SERVICE:
+        raise InputError("a Service is no client: name one of its pods")
+    port, protocol = port_of(server.world, server.endpoint, wanted)
+    vias = {
+        EndpointKind.POD: Via.POD_IP,
+        EndpointKind.NODE: Via.NODE_IP,
+        EndpointKind.EXTERNAL: Via.EXTERNAL_IP,
+        EndpointKind.SERVICE: Via.SERVICE_NAME if by_name else Via.SERVICE_IP,
+    }
+    outside = [e.name for e in ends if e.kind is EndpointKind.EXTERNAL]
+    typed = [name for name in outside if cidr.is_address(name)]
+    if typed:
+        family = max(map(cidr.family, typed))
+    via = vias[server.endpoint.kind]
+    cell = Cell(*ends, port, protocol, via, family)
+    return Asked(server.world, cell, tuple(end.note for end in (client, server) if end.note))
 
 
 # -- ports -----------------------------------------------------------------------------------------

@@ -46,42 +46,23 @@ def run(arguments: argparse.Namespace) -> int:
     import json
 
     from harness.cnis import catalogue
-    from harness.desk.ends import find, parse_target, port_of
-    from harness.desk.inputs import InputError, read_world
-    from harness.model import cidr
+    from harness.desk.ends import cell_of
+    from harness.desk.inputs import read_world
     from harness.model.explain import explain
-    from harness.model.flow import Cell, EndpointKind, Verdict, Via
+    from harness.model.flow import Verdict
 
     world = read_world(arguments.manifests, keep_going=arguments.keep_going)
-    wanted = parse_target(arguments.target)
-    source = find(world, arguments.source)
-    target = find(source.world, wanted.end)
-    if source.endpoint.kind is EndpointKind.SERVICE:
-        raise InputError("a Service is no client: name one of its pods")
-    port, protocol = port_of(target.world, target.endpoint, wanted)
-    vias = {
-        EndpointKind.POD: Via.POD_IP,
-        EndpointKind.NODE: Via.NODE_IP,
-        EndpointKind.EXTERNAL: Via.EXTERNAL_IP,
-        EndpointKind.SERVICE: Via.SERVICE_NAME if arguments.via == "name" else Via.SERVICE_IP,
-    }
-    v6 = arguments.ipv6 or any(
-        end.endpoint.kind is EndpointKind.EXTERNAL and cidr.family(end.endpoint.name) == 6
-        for end in (source, target)
-    )
-    cell = Cell(
-        source.endpoint,
-        target.endpoint,
-        port,
-        protocol,
-        vias[target.endpoint.kind],
-        6 if v6 else 4,
+    asked = cell_of(
+        world,
+        arguments.source,
+        arguments.target,
+        by_name=arguments.via == "name",
+        family=6 if arguments.ipv6 else 4,
     )
     profile = catalogue.get(arguments.cni).profile if arguments.cni else {}
-    explanation = explain(target.world, cell, profile)
-    for end in (source, target):
-        if end.note:
-            print(f"note: {end.note}", file=sys.stderr)
+    explanation = explain(asked.world, asked.cell, profile)
+    for note in asked.notes:
+        print(f"note: {note}", file=sys.stderr)
     if arguments.json:
         print(json.dumps({"schema": "netpol-explain/1", **explanation.data()}, indent=1))
     else:

@@ -108,7 +108,8 @@ class Bench:
 
         spoken = in_families(scenario, self.run.place.families)
         record = (runner or self.runner).run(spoken)
-        record.rerun = self.run.rerun(item.nodeid)
+        replay = getattr(item, "replay", None)
+        record.rerun = self.run.rerun(*(replay() if replay else [item.nodeid]))
         record.worker = self.worker
         item.stash.setdefault(RECORDS, []).append(record)
         self.failed |= record.outcome in ("failed", "error")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,15 +46,21 @@ class Collection:
         return None
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+    def pytest_collection_modifyitems(
+        self, session: pytest.Session, items: list[pytest.Item]
+    ) -> None:
+        if self.run.options.generated is not None:
+            from harness.plugin.generated import generated_items
+
+            items += generated_items(session, self.run)
         first: dict[str, str] = {}
         for item in items:
             mark_known(item, self.run)
             if isinstance(item, ScenarioItem):
-                other = first.setdefault(item.scenario.id, item.nodeid)
+                other = first.setdefault(item.name, item.nodeid)
                 if other != item.nodeid:
                     raise pytest.UsageError(
-                        f"the scenario id {item.scenario.id!r} is used twice, so records could "
+                        f"the scenario id {item.name!r} is used twice, so records could "
                         f"not tell them apart:\n  {other}\n  {item.nodeid}"
                     )
 
@@ -92,20 +98,33 @@ class ScenarioModule(ScenarioFile):
 
 
 class ScenarioItem(pytest.Item):
-    """One scenario: measured and judged in pytest's call phase."""
+    """One scenario, by whose id it is called: measured and judged in pytest's call phase."""
 
-    def __init__(self, *, scenario: Scenario, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.scenario = scenario
-        for label in sorted(scenario.features):
+    def __init__(
+        self,
+        *,
+        scenario: Scenario | Callable[[], Scenario],
+        labels: Iterable[str] = (),
+        **more: Any,
+    ) -> None:
+        super().__init__(**more)
+        self._scenario = scenario
+        for label in sorted(labels or self.scenario.features):
             self.add_marker(label)
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario; one that is made when it is needed is made now."""
+        if callable(self._scenario):
+            self._scenario = self._scenario()
+        return self._scenario
 
     def runtest(self) -> None:
         judge(bench_of(self.config).measure(self, self.scenario))
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         line = self.scenario.source.line - 1 if self.scenario.source else None
-        return self.path, line, self.scenario.id
+        return self.path, line, self.name
 
 
 def features_of(item: pytest.Item) -> frozenset[str]:
@@ -129,4 +148,4 @@ def mark_known(item: pytest.Item, run: Run) -> None:
 
 def identity(item: pytest.Item) -> str:
     """The id that records know an item by: a scenario's own, or the test's place and name."""
-    return item.scenario.id if isinstance(item, ScenarioItem) else item.nodeid
+    return item.name if isinstance(item, ScenarioItem) else item.nodeid

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.junitxml import xml_key
 
 from harness.plugin.items import NETPOL, tell
 from harness.plugin.live import Listener
@@ -22,6 +23,8 @@ from harness.report.record import RecordError, RecordWriter
 from harness.scenarios.features import FEATURES, GROUPS
 
 LATEST = "latest"
+#: What each run leaves beside its record, by the forms of ``netpol report``.
+DRAWN = {"report.html": "html", "ctrf.json": "ctrf", "badge.svg": "badge"}
 
 
 class Controller:
@@ -152,16 +155,20 @@ class Controller:
     def pytest_sessionfinish(
         self, session: pytest.Session, exitstatus: int
     ) -> Generator[None, object, object]:
+        self._finish(exitstatus)
         # A full disk must not cost the summary: pytest's JUnit writer does not expect one.
         try:
             result = yield
         except OSError as error:
             self.summary.problems.append(f"junit.xml could not be written: {error.strerror}")
             result = None
-        self._finish(session, exitstatus)
+        lost = self.summary.problems or (self.writer is not None and self.writer.problem)
+        if self.writer is not None and lost and exitstatus == pytest.ExitCode.OK:
+            # The verdicts stand, but what a run is for, its record, is not whole.
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
         return result
 
-    def _finish(self, session: pytest.Session, exitstatus: int) -> None:
+    def _finish(self, exitstatus: int) -> None:
         if self.listener is not None:
             self.listener.close()
         if self.writer is None:
@@ -179,20 +186,26 @@ class Controller:
         )
         if whole is not None:
             self._draw(whole)
-        if (self.writer.problem or self.summary.problems) and exitstatus == pytest.ExitCode.OK:
-            # The verdicts stand, but what a run is for, its record, is not whole.
-            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
-    def _draw(self, record: Path) -> None:
+    def _draw(self, path: Path) -> None:
         """The reports that are drawn from the record. One that fails costs no other."""
-        from harness.report import html
+        from harness.report import cli, junit
         from harness.report.record import read
 
         try:
-            page = html.render(read(record))
-            record.with_name("report.html").write_text(page, encoding="utf-8")
-        except (OSError, RecordError) as error:
-            self.summary.problems.append(f"report.html could not be written: {error}")
+            record = read(path)
+        except RecordError as error:
+            self.summary.problems.append(str(error))
+            return
+        # pytest has only a fixture for it, and the controller of workers has no fixtures.
+        xml = self.config.stash.get(xml_key, None)
+        for name, value in junit.suite_properties(record) if xml else ():
+            xml.add_global_property(name, value)  # type: ignore[union-attr]
+        for name, form in DRAWN.items():
+            try:
+                path.with_name(name).write_text(cli.FORMATS[form](record), encoding="utf-8")
+            except OSError as error:
+                self.summary.problems.append(f"{name} could not be written: {error.strerror}")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self.writer is None:

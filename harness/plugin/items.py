@@ -137,7 +137,7 @@ class Items:
         return report
 
     def ours(self, item: pytest.Item) -> bool:
-        return self.suites.holds(item.path) or hasattr(item, "scenario")
+        return self.suites.holds(item.path) or hasattr(type(item), "scenario")
 
 
 def tell(report: pytest.TestReport) -> None:

@@ -92,6 +92,25 @@ def add(parser: pytest.Parser) -> None:
         "earlier run's record: they xfail, and those that are mended are told",
     )
     option(
+        "--lab-generated",
+        type=_count(0, 1_000_000),
+        metavar="N",
+        help="run generated scenarios as well: a covering array, then N drawn at random; both "
+        "follow from the seed",
+    )
+    option(
+        "--lab-strength",
+        type=_count(0, 3),
+        metavar="T",
+        help="generated scenarios: every T features of policy, world and change together in one "
+        "scenario at least (2; 0: none of these)",
+    )
+    option(
+        "--lab-save-regressions",
+        metavar="DIR",
+        help="leave generated scenarios that fail there, made small, as YAML scenarios",
+    )
+    option(
         "--lab-live",
         action="store_true",
         help="say what is being probed while it is being probed, also under -n",
@@ -117,6 +136,9 @@ class Options:
     evidence: str | None
     report: Path
     baseline: Path | None
+    generated: int | None
+    strength: int
+    regressions: Path | None
     live: bool
 
     @classmethod
@@ -124,6 +146,9 @@ class Options:
         get = config.getoption
         report = get("lab_report")
         baseline = get("lab_baseline")
+        generated, strength = get("lab_generated"), get("lab_strength")
+        if strength is not None and generated is None:
+            generated = 0  # the array alone
         here = config.invocation_params.dir
         return cls(
             cni=get("cni") if get("cni") is not None else "enforcer",
@@ -141,6 +166,9 @@ class Options:
             evidence=get("lab_evidence"),
             report=here / report if report else config.rootpath / "reports",
             baseline=here / baseline if baseline else None,
+            generated=generated,
+            strength=2 if strength is None else strength,
+            regressions=here / saved if (saved := get("lab_save_regressions")) else None,
             live=get("lab_live"),
         )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _pytest.mark import pytest_collection_modifyitems as select
 
 from harness.cnis import catalogue
 from harness.cnis.cni import Cni, CniError
@@ -45,8 +46,8 @@ class Run:
         """Where this run leaves its record and reports."""
         return self.options.report / self.id
 
-    def rerun(self, nodeid: str) -> str:
-        """The shell command that runs just one test of this run again."""
+    def rerun(self, *chosen: str) -> str:
+        """The shell command that runs just this (a test by its id) of the run again."""
         options = self.options
         asked = ["--cni", self.cni.name]
         if options.engine_file is not None:
@@ -60,7 +61,7 @@ class Run:
         ):
             if value != default:
                 asked += [option, value]
-        return shlex.join(["pytest", nodeid, *asked, "--lab-seed", str(self.seed)])
+        return shlex.join(["pytest", *chosen, *asked, "--lab-seed", str(self.seed)])
 
 
 RUN = pytest.StashKey[Run]()
@@ -81,6 +82,8 @@ def begin(config: pytest.Config, suites: Suites) -> None:
     plugins.register(fixtures, "netpol-fixtures")
     if worker:
         return
+    # Raises UsageError here for a -k or -m that cannot be read; in a worker it would be lost.
+    select([], config)
     if not config.getoption("collectonly"):
         _writable(run.options.report)
         try:

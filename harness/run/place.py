@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cnis.cni import Cni
 from harness.labs.base import Lab, LabError
-from harness.labs.netns import detect
-from harness.labs.netns.fabric import FABRICS
-from harness.labs.netns.lab import NODES, NetnsLab
+from harness.labs.netns.lab import NODES
+from harness.run import embedded
 
 #: Container engines that kind can use.
 ENGINES = ("docker", "podman", "nerdctl")
-#: What the in-house enforcer's data planes need of the kernel and of tools (see detect).
-DATAPLANES = {
-    "iptables": ("tool:iptables", "tool:ipset", "iptables", "ipset", "conntrack"),
-    "nftables": ("tool:nft", "services"),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What was asked for. ``families``: 4, 6 or both, IPv4 first. ``nodes``: how many."""
+    """What was asked for. ``families``: 4, 6 or both, IPv4 first. ``nodes``: how many.
+
+    ``api``: the embedded lab as a Kubernetes cluster, with ``proxy`` (``kube-proxy`` or ``lab``)
+    and the programs of ``api_version``, in ``api_binaries`` or wherever they are found. ``run``
+    marks what is made through an API.
+    """
 
     lab: str = "netns"
     fabric: str = "routed"
     families: tuple[int, ...] = (4,)
     dataplane: str = "iptables"
     nodes: int = 3
+    api: bool = False
+    proxy: str = "kube-proxy"
+    api_version: str = "1.36"
+    api_binaries: Path | None = None
+    run: str = "lab"
 
     @property
     def families_name(self) -> str:
@@ -45,52 +47,36 @@ class Place:
         return (*NODES, *more)[: self.nodes]
 
 
-def check(cni: Cni, place: Place) -> None:
+def check(cni: Cni, place: Place) -> list[str]:
     """Raises LabError, with the one step that mends it, where the lab cannot come up on this
-    machine. Nothing is left running or written."""
-    if place.lab != "netns":
-        raise LabError(_no_cluster(cni, place))
-    found = detect.abilities()
-    fabric = detect.needed(FABRICS[place.fabric], place.families, proxy=True)
-    tools = (f"tool:{name}" for name in detect.NEEDED)
-    for name in ("namespaces", *tools, *fabric):
-        _need(found, name, f"the embedded lab ({place.fabric})")
-    if cni.engine is not None:
-        for name in DATAPLANES[place.dataplane]:
-            _need(found, name, f"data plane {place.dataplane}")
+    machine. Nothing is left running or written. Returns lines for the header."""
+    if place.lab == "netns":
+        return embedded.check(cni, place)
+    raise LabError(_no_cluster(cni, place))
 
 
 def make(cni: Cni, place: Place, directory: Path) -> Lab:
     """The lab, not yet up. Its logs go to ``directory``. Raises LabError."""
-    if place.lab != "netns":
-        raise LabError(_no_cluster(cni, place))
-    engine = cni.engine
-    argv = [word.replace("{python}", sys.executable) for word in engine.argv] if engine else None
-    return NetnsLab(
-        directory,
-        fabric=place.fabric,
-        families=place.families,
-        nodes=place.node_names,
-        engine=argv,
-        engine_env=engine.env if engine else None,
-        dataplane=place.dataplane,
-    )
+    if place.lab == "netns":
+        return embedded.make(cni, place, directory)
+    raise LabError(_no_cluster(cni, place))
+
+
+def engine(cni: Cni, place: Place) -> bool:
+    """Whether a policy engine runs in the lab's own nodes."""
+    return place.lab == "netns" and bool(cni.api_engine if place.api else cni.engine)
 
 
 def way_in(lab: Lab) -> str:
     """How a person gets into a lab that is up."""
-    if not isinstance(lab, NetnsLab):
+    holder = getattr(lab, "holder", None)  # the embedded lab's, with and without an API
+    if holder is None:
         return ""
-    pid = lab.holder.pid
+    pid = holder.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     enter = f"nsenter --preserve-credentials -t {children[0] if children else pid} -U -m -n -p"
-    return f"Into a node: {enter} ip netns exec {lab.node_names[-1]} sh"
-
-
-def _need(found: Mapping[str, detect.Ability], name: str, who: str) -> None:
-    ability = found[name]
-    if not ability.ok:
-        raise LabError(f"{who} needs {ability.title}: {ability.reason}", hint=ability.hint)
+    node = list(lab.facts()["nodes"])[-1]
+    return f"Into a node: {enter} ip netns exec {node} sh"
 
 
 def _no_cluster(cni: Cni, place: Place) -> str:

@@ -7,6 +7,7 @@ which is where engines go wrong.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -36,6 +37,8 @@ from harness.model.world import (
     ServicePort,
     World,
 )
+from harness.scenarios.generate import random_id
+from harness.scenarios.labels import labels_of
 from harness.scenarios.presume import OUTSIDE
 from harness.scenarios.scenario import Probes, Scenario, Step
 from harness.scenarios.worlds import world_of
@@ -219,24 +222,39 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     )
 
 
+def scenario(from_seed: int, number: int) -> Scenario:
+    """The scenario ``generated/SEED-NUMBER``; numbers count from 1. The same seed (and the same
+    Hypothesis) draws the same ones."""
+    block, place = divmod(number - 1, _BLOCK)
+    found = _block(from_seed, block)[place]
+    return replace(
+        found, id=random_id(from_seed, number), features=labels_of(found) | {"generated"}
+    )
+
+
 def draw(count: int, from_seed: int) -> list[Scenario]:
-    """``count`` scenarios, no two alike, with ids ``generated/SEED-NUMBER``. The same seed (and
-    the same Hypothesis) draws the same ones."""
+    """The first ``count`` of them."""
+    return [scenario(from_seed, number) for number in range(1, count + 1)]
+
+
+#: Scenarios that are drawn together: no two of them are alike, and each costs a little less.
+_BLOCK = 50
+
+
+@lru_cache(maxsize=8)
+def _block(from_seed: int, block: int) -> tuple[Scenario, ...]:
     found: dict[str, Scenario] = {}
     turn = 0
-    while len(found) < count:
-        _draw_into(found, count, from_seed + turn * 2**32)
+    while len(found) < _BLOCK:
+        _draw_into(found, from_seed + (block + 2**32 * turn) * 2**32)
         turn += 1
-    return [
-        replace(scenario, id=f"generated/{from_seed}-{number:04}")
-        for number, scenario in enumerate(found.values(), 1)
-    ]
+    return tuple(found.values())
 
 
-def _draw_into(found: dict[str, Scenario], count: int, from_seed: int) -> None:
+def _draw_into(found: dict[str, Scenario], from_seed: int) -> None:
     @seed(from_seed)
     @settings(
-        max_examples=count + 10,
+        max_examples=_BLOCK + 10,
         phases=[Phase.generate],
         database=None,
         deadline=None,
@@ -244,7 +262,7 @@ def _draw_into(found: dict[str, Scenario], count: int, from_seed: int) -> None:
     )
     @given(scenarios())
     def take(scenario: Scenario) -> None:
-        if len(found) < count:
+        if len(found) < _BLOCK:
             found.setdefault(repr(scenario), scenario)
 
     take()

@@ -6,14 +6,21 @@ from harness.scenarios import pairs
 from harness.scenarios.scenario import Scenario
 
 
-def scenarios(count: int, seed: int, strength: int = 2) -> list[Scenario]:
-    """The covering array of that strength (0: none), then ``count`` random ones.
+def combinations(strength: int, seed: int) -> list[Scenario]:
+    """The covering array of that strength (0: none), ids ``pairs/SEED-NUMBER``."""
+    return pairs.scenarios(strength, seed) if strength else []
 
-    Everything follows from the seed. Ids are ``pairs/NUMBER`` and ``generated/SEED-NUMBER``.
+
+def random_id(seed: int, number: int) -> str:
+    """The id of the random scenario of that number, which counts from 1."""
+    return f"generated/{seed}-{number:05}"
+
+
+def random(seed: int, number: int) -> Scenario:
+    """The random scenario of that number; it follows from the seed, however many are asked for.
+
+    They are drawn when they are needed: ten thousand take minutes.
     """
-    found = pairs.scenarios(strength, seed) if strength else []
-    if count:
-        from harness.scenarios import drawn  # Hypothesis takes its time to come up
+    from harness.scenarios import drawn  # Hypothesis takes its time to come up
 
-        found += drawn.draw(count, seed)
-    return found
+    return drawn.scenario(seed, number)

@@ -27,6 +27,7 @@ from harness.model.policy import (
 )
 from harness.model.world import NAMESPACE_NAME_LABEL, ContainerPort, Pod, World
 from harness.scenarios import covering, worlds
+from harness.scenarios.labels import labels_of
 from harness.scenarios.presume import OUTSIDE
 from harness.scenarios.scenario import Probes, Scenario, Step
 
@@ -52,50 +53,6 @@ FACTORS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )  # fmt: skip
 
-_FEATURES: Mapping[tuple[str, str], str] = MappingProxyType(
-    {
-        ("direction", "ingress"): "ingress",
-        ("direction", "egress"): "egress",
-        ("subject", "all"): "target-namespace",
-        ("subject", "label"): "target-pod-selector",
-        ("subject", "in"): "match-expressions",
-        ("subject", "not-in"): "match-expressions",
-        ("subject", "exists"): "match-expressions",
-        ("subject", "does-not-exist"): "match-expressions",
-        ("peers", "anybody"): "any-peer",
-        ("peers", "pods"): "pods-by-label",
-        ("peers", "pods-not-in"): "match-expressions",
-        ("peers", "all-pods"): "all-pods",
-        ("peers", "namespace"): "namespaces-by-label",
-        ("peers", "namespace-name"): "namespaces-by-default-label",
-        ("peers", "all-namespaces"): "all-namespaces",
-        ("peers", "namespace-and-pods"): "namespaces-by-label",
-        ("peers", "namespace-or-pods"): "multi-peer",
-        ("peers", "outside"): "ip-block",
-        ("peers", "outside-but"): "ip-block-except",
-        ("ports", "any"): "any-port-protocol",
-        ("ports", "number"): "numbered-port",
-        ("ports", "name"): "named-port",
-        ("ports", "range"): "end-port",
-        ("ports", "protocol"): "any-port",
-        ("ports", "two"): "multi-port-protocol",
-        ("protocol", "TCP"): "tcp",
-        ("protocol", "UDP"): "udp",
-        ("rules", "none"): "deny-all",
-        ("rules", "empty"): "allow-all",
-        ("beside", "deny-all"): "policy-stack",
-        ("beside", "allow-all"): "conflict",
-        ("beside", "overlap"): "policy-stack",
-        ("change", "create"): "create-policy",
-        ("change", "update"): "update-policy",
-        ("change", "delete"): "delete-policy",
-        ("change", "relabel-pod"): "set-pod-labels",
-        ("change", "relabel-namespace"): "set-namespace-labels",
-        ("change", "new-pod"): "create-pod",
-        ("change", "policy-first"): "startup-order",
-        ("via", "service-ip"): "service-ip",
-    }
-)
 _A = LabelSelector((("pod", "a"),))
 _OUTSIDE_RANGE = "203.0.113.0/24"
 
@@ -103,7 +60,7 @@ _OUTSIDE_RANGE = "203.0.113.0/24"
 def scenarios(strength: int = 2, seed: int = 0) -> list[Scenario]:
     """A scenario for each row. ``seed`` picks among the arrays, which are equally good."""
     found = covering.rows(FACTORS, strength, seed)
-    return [build(row, f"pairs/{number:03}") for number, row in enumerate(found, 1)]
+    return [build(row, f"pairs/{seed}-{number:03}") for number, row in enumerate(found, 1)]
 
 
 def build(row: Mapping[str, str], scenario_id: str) -> Scenario:
@@ -112,18 +69,14 @@ def build(row: Mapping[str, str], scenario_id: str) -> Scenario:
     protocol = Protocol(row["protocol"])
     policy = _policy(row)
     world, steps = _change(row, policy, _beside(row, policy))
-    features = {_FEATURES[pair] for pair in row.items() if pair in _FEATURES}
-    if row["direction"] == "both":
-        features |= {"ingress", "egress"}
     vias = (Via(row["via"]),)
     outside = Endpoint.parse("external:outside")
-    return Scenario(
+    scenario = Scenario(
         id=scenario_id,
         title=words,
         why="every pair of values of the factors occurs in one scenario",
         world=world,
         steps=steps,
-        features=frozenset(features | {"generated"}),
         probes=Probes(
             ports=((80, protocol), (81, protocol)),
             vias=(*vias, Via.EXTERNAL_IP) if row["peers"].startswith("outside") else vias,
@@ -132,6 +85,7 @@ def build(row: Mapping[str, str], scenario_id: str) -> Scenario:
             else None,
         ),
     )
+    return replace(scenario, features=labels_of(scenario) | {"generated"})
 
 
 def _world() -> World:

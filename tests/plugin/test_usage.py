@@ -21,8 +21,9 @@ from tests.plugin.conftest import RunSuite
         (["--lab-deadline", "never"], "is no number of seconds"),
         (["--lab-baseline", "nowhere.txt"], "nowhere.txt: No such file or directory"),
         (["--lab-engine-file", "nowhere.toml"], "nowhere.toml: No such file or directory"),
+        (["-n", "1", "-m", "ingress and"], "Wrong expression passed to '-m'"),
     ],
-    ids=["near-name", "retired", "choice", "count", "seconds", "baseline", "engine-file"],
+    ids=["near-name", "retired", "choice", "count", "seconds", "baseline", "engine-file", "marks"],
 )
 def test_a_wrong_value(run_clean: RunSuite, arguments: list[str], says: str) -> None:
     ended = run_clean(*arguments)

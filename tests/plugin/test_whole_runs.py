@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -19,6 +20,7 @@ for line in sys.stdin:
 PYTHON_SUITE = """\
 import os, signal
 from pathlib import Path
+from xml.etree import ElementTree
 from harness.scenarios.load import load_file
 
 [SCENARIO] = load_file(Path(__file__).with_name("deny.yaml"))
@@ -51,6 +53,21 @@ def test_green(run_clean: RunSuite) -> None:
     assert {cell.finding for step in scenario.steps for cell in step.cells} == {"agrees"}
     assert "NetworkPolicy conformance" in (ended.reports / "latest" / "report.html").read_text()
     assert "<testcase" in ended.junit
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "workers"])
+def test_what_a_run_leaves_for_machines(run_clean: RunSuite, workers: tuple[str, ...]) -> None:
+    ended = run_clean("--cni", "none", *workers)
+    left = ended.reports / "latest"
+    told = json.loads((left / "ctrf.json").read_text(encoding="utf-8"))["results"]
+    assert (told["summary"]["tests"], told["summary"]["failed"]) == (1, 1)
+    assert "0/1" in (left / "badge.svg").read_text(encoding="utf-8")
+    suite = ElementTree.fromstring(ended.junit)[0]
+    of = {one.get("name"): one.get("value") for one in suite.findall("properties/property")}
+    assert (of["cni"], of["lab"], of["verdict"]) == ("none", "netns", "failed")
+    of = {one.get("name"): one.get("value") for one in suite.findall("testcase/properties/*")}
+    assert (of["outcome"], of["cells-leak"]) == ("failed", "3")
+    assert (of["rerun"] or "").startswith("pytest suites/deny.yaml::deny --cni none")
 
 
 def test_red_where_nothing_is_enforced(run_clean: RunSuite) -> None:

@@ -14,7 +14,7 @@ from harness.model.flow import Verdict
 from harness.model.oracle import expected
 from harness.model.policy import NetworkPolicy, Protocol
 from harness.model.world import Phase
-from harness.scenarios import covering, drawn, pairs, worlds
+from harness.scenarios import covering, drawn, generate, pairs, worlds
 from harness.scenarios.cells import cells, parse_cell
 from harness.scenarios.check import EVERYTHING, check, worlds_of
 from harness.scenarios.load import load_file
@@ -66,8 +66,9 @@ def test_random_scenarios_are_the_seeds() -> None:
     found = drawn.draw(25, 7)
     assert [repr(s) for s in found] == [repr(s) for s in drawn.draw(25, 7)]
     assert len({repr(s) for s in found}) == 25
-    assert found[0].id == "generated/7-0001"
+    assert found[0].id == "generated/7-00001"
     assert [repr(s) for s in found[:5]] != [repr(s) for s in drawn.draw(5, 8)]
+    assert generate.random(7, 25) == found[24]  # however many there are
     for scenario in found:
         check(scenario)
 

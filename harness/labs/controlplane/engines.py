@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.labs.base import LabError
 from harness.labs.cluster.api import Api, path
-from harness.labs.controlplane.plane import ControlPlane
+from harness.labs.controlplane.plane import ControlPlane, last_lines
 from harness.labs.controlplane.programs import HOME
 from harness.labs.netns.client import Process
 from harness.labs.netns.engine import argv_for
@@ -24,6 +24,8 @@ ACCOUNT_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"
 KUBECONFIG = f"{HOME}/engine.kubeconfig"
 _TOKEN_SECONDS = 7 * 24 * 3600
 _END_SECONDS = 10.0
+_READY_SECONDS = 60.0
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class ApiEngine:
     kubeconfig of the account, inside of the lab). ``account`` is (namespace, name) of a service
     account that is in ``objects``, which are applied before: accounts, roles, CRDs. ``files``
     (path -> text) are seen in the nodes alone; the account's token is there as in a pod, too.
+    ``ready`` is an URL on the node that answers when it has all in force that it was told.
     """
 
     argv: Sequence[str]
@@ -41,6 +44,7 @@ class ApiEngine:
     objects: Sequence[Json] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    ready: str = ""
 
 
 class ApiEngines:
@@ -107,6 +111,32 @@ class ApiEngines:
         except LabError:
             process.signal(signal.SIGKILL)
         process.close()
+
+    def wait_ready(self) -> None:
+        """Until every engine says that it is. Raises LabError."""
+        deadline = time.monotonic() + _READY_SECONDS
+        look = ["busybox", "timeout", "5", "busybox", "wget", "-q", "-O", "-", self.engine.ready]
+        for node in self.running if self.engine.ready else ():
+            while self.plane.holder.run(node_box(node), look).code != 0:
+                self.check()
+                if time.monotonic() > deadline:
+                    raise LabError(
+                        f"the policy engine of node {node} is not ready after "
+                        f"{_READY_SECONDS:g} s",
+                        hint=f"its whole log is {self.log(node)}",
+                        detail=last_lines(self.log(node)),
+                    )
+                time.sleep(_POLL_SECONDS)
+
+    def check(self) -> None:
+        """Raises LabError if an engine has ended that nobody has stopped, with its last lines."""
+        for node in self.ended():
+            raise LabError(
+                f"the policy engine of node {node} has ended with exit code "
+                f"{self.running[node].poll()}",
+                hint=f"its whole log is {self.log(node)}",
+                detail=last_lines(self.log(node)),
+            )
 
     def ended(self) -> list[str]:
         """Nodes whose engine has ended by itself."""

@@ -174,6 +174,10 @@ class EmbeddedClusterLab(ClusterLab):
         self._start_engines()
         self._wait_for_services()
         self.seconds["Services answer"] = clock() - at
+        if self.engines is not None:
+            at = clock()
+            self.engines.wait_ready()
+            self.seconds["engines ready"] = clock() - at
         at = clock()
         self._outside = {f: ip.Range(ip.OUTSIDE_CIDRS[f], first=10) for f in self.families}
         self.connect()
@@ -235,9 +239,10 @@ class EmbeddedClusterLab(ClusterLab):
             self.plane.start_proxies(self.proxy_mode)
 
     def _start_engines(self) -> None:
+        manifests = list(self._manifests)
         with contextlib.suppress(binaries_.BinariesError):  # abilities() tells what is missing
-            self._manifests = (crds.find(), *self._manifests)
-        for manifest in self._manifests:
+            manifests.insert(0, crds.find())
+        for manifest in manifests:
             self.api.apply(manifest)
             if manifest["kind"] == "CustomResourceDefinition":
                 self._wait_for_crd(manifest["metadata"]["name"])
@@ -285,7 +290,7 @@ class EmbeddedClusterLab(ClusterLab):
                 left.pop(0)
 
     def check(self) -> None:
-        """Raises LabError if a program, a kubelet or the lab as a whole is not well."""
+        """Raises LabError if a program, a kubelet, an engine or the lab as a whole is not well."""
         if not self.holder.alive:
             raise LabError(
                 "the embedded lab is gone: its holder process has died",
@@ -293,6 +298,8 @@ class EmbeddedClusterLab(ClusterLab):
             )
         self.plane.check()
         self.kubelets.check()
+        if self.engines is not None:
+            self.engines.check()
 
     def down(self) -> None:
         """End everything: the kernel takes it away with the lab's last process."""
@@ -304,6 +311,7 @@ class EmbeddedClusterLab(ClusterLab):
         self._forwarders = []
         if self.engines is not None:
             self.engines.abandon()
+            self.engines = None
         if self._kubelets is not None:
             self._kubelets.stop()
         if self._plane is not None:

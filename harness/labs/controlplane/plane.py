@@ -261,7 +261,7 @@ class ControlPlane:
         return LabError(
             f"{program.title} {how}: the lab's cluster cannot be trusted from here on",
             hint=f"its whole log is {program.log}",
-            detail=_last_lines(program.log),
+            detail=last_lines(program.log),
         )
 
     # -- start, in detail --------------------------------------------------------------------
@@ -306,12 +306,13 @@ class ControlPlane:
                     raise LabError(
                         f"kube-apiserver is not ready after {READY_SECONDS:g} s: {error.message}",
                         hint=f"its whole log is {log}",
-                        detail=_last_lines(log),
+                        detail=last_lines(log),
                     ) from None
             time.sleep(_POLL_SECONDS)
 
 
-def _last_lines(log: Path) -> str:
+def last_lines(log: Path) -> str:
+    """The end of a log, for errors."""
     with contextlib.suppress(OSError), log.open("rb") as file:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - 65536))

@@ -301,13 +301,19 @@ class NetnsLab:
 
     def shell(self, client: Endpoint) -> NetnsShell:
         """See :class:`harness.labs.base.Lab`."""
-        return NetnsShell(self.holder, _box(client), str(client))
+        return NetnsShell(self.holder, self.box(client), str(client))
+
+    def box(self, endpoint: Endpoint) -> str:
+        """Where processes of an endpoint run in the lab. Raises LabError for a Service."""
+        if endpoint.kind == EndpointKind.SERVICE:
+            raise LabError(f"{endpoint} is a Service: nothing runs in it")
+        return str(endpoint)
 
     def exec(
         self, where: Endpoint, argv: Sequence[str], text: str = "", timeout: float = 30.0
     ) -> Completed:
         """Run a command in a pod, a node or an outside host to its end."""
-        return self.holder.run(_box(where), argv, text, timeout)
+        return self.holder.run(self.box(where), argv, text, timeout)
 
     def start(
         self,
@@ -323,7 +329,7 @@ class NetnsLab:
         Its output goes to ``log``. ``files`` (path -> text) are seen by it and by all else in
         that place, and by nobody outside of it.
         """
-        box = _box(where) if where else ""
+        box = self.box(where) if where else ""
         if files:
             self.holder.request("place", box=box, files=dict(files))
         with log.open("ab") as out, open(os.devnull, "rb") as null:
@@ -366,12 +372,6 @@ _LISTED = ("namespaces", "nodes", "services", "pods", "policies", "cluster_polic
 def _objects(world: World) -> Iterator[Any]:
     for home in _LISTED:
         yield from getattr(world, home).values()
-
-
-def _box(endpoint: Endpoint) -> str:
-    if endpoint.kind == EndpointKind.SERVICE:
-        raise LabError(f"{endpoint} is a Service: nothing runs in it")
-    return str(endpoint)
 
 
 def _fabric(fabric: str | Fabric) -> Fabric:

@@ -50,7 +50,7 @@ class Bench:
         if self._lab is None:
             lab = place.make(self.run.cni, self.run.place, self._logs("lab"))
             started = time.monotonic()
-            self.live.say(f"lab {self.run.place.lab} is coming up …")
+            self.live.say(f"lab {self.run.place.name} is coming up …")
             try:
                 lab.up()
             except LabError as error:

@@ -20,6 +20,7 @@ from harness.plugin.live import Listener
 from harness.plugin.session import TOLD, Run
 from harness.plugin.summary import Summary
 from harness.report.record import RecordError, RecordWriter
+from harness.run import place
 from harness.scenarios.features import FEATURES, GROUPS
 
 LATEST = "latest"
@@ -33,6 +34,7 @@ class Controller:
     def __init__(self, config: pytest.Config, run: Run) -> None:
         self.config = config
         self.run = run
+        self.engine = place.engine(run.cni, run.place)
         self.summary = Summary(run)
         self.writer: RecordWriter | None = None
         self.listener: Listener | None = None
@@ -51,11 +53,13 @@ class Controller:
     def pytest_report_header(self) -> list[str]:
         run, options = self.run, self.run.options
         version = f" {run.cni.version}" if run.cni.version else ""
-        engine = f", data plane {options.dataplane}" if run.cni.engine else ""
+        engine = f", data plane {options.dataplane}" if self.engine else ""
+        proxy = f", proxy {run.place.proxy}" if run.place.api else ""
         families = "+".join(f"IPv{family}" for family in options.families)
         return [
-            f"netpol: {run.cni.title}{version} on lab {run.place.lab}: {options.nodes} nodes, "
-            f"fabric {run.place.fabric}{engine}, {families}",
+            f"netpol: {run.cni.title}{version} on lab {run.place.name}: {options.nodes} nodes, "
+            f"fabric {run.place.fabric}{proxy}{engine}, {families}",
+            *(f"netpol: {line}" for line in run.told),
             f"netpol: seed {run.seed}; lab kept: {options.keep}; report: "
             f"{self._shown(run.directory)}",
         ]
@@ -74,10 +78,10 @@ class Controller:
                 "seed": run.seed,
                 "cni": run.cni.name,
                 "cni_version": run.cni.version,
-                "lab": run.place.lab,
+                "lab": run.place.name,
                 "fabric": run.place.fabric,
                 "families": list(run.options.families),
-                "dataplane": run.options.dataplane if run.cni.engine else "",
+                "dataplane": run.options.dataplane if self.engine else "",
                 "features": {
                     group: {label: FEATURES[label] for label in labels}
                     for group, labels in GROUPS.items()

@@ -16,6 +16,7 @@ LABS = ("netns", "kind", "kubeconfig")
 FABRICS = ("routed", "overlay", "bridged")
 FAMILIES = {"ipv4": (4,), "ipv6": (6,), "dual": (4, 6)}
 DATAPLANES = ("iptables", "nftables")
+PROXIES = ("kube-proxy", "lab")
 WHEN = ("never", "failed", "always")
 
 
@@ -43,6 +44,27 @@ def add(parser: pytest.Parser) -> None:
         help="data plane of the in-house enforcer (iptables)",
     )
     option("--lab-nodes", type=_count(1, 64), default=3, metavar="N", help="nodes (3)")
+    option(
+        "--lab-api",
+        action="store_true",
+        help="the embedded lab as a Kubernetes cluster: real etcd, API server, controllers and "
+        "kube-proxy, hollow kubelets",
+    )
+    option(
+        "--lab-proxy",
+        choices=PROXIES,
+        help="with --lab-api: what makes Services of the nodes' rules, kube-proxy in the mode of "
+        "the data plane, or the lab's own translation (kube-proxy)",
+    )
+    option(
+        "--lab-api-version", metavar="1.36", help="with --lab-api: version of Kubernetes (1.36)"
+    )
+    option(
+        "--lab-api-binaries",
+        metavar="DIR",
+        help="with --lab-api: where its programs are (KUBEBUILDER_ASSETS, setup-envtest's store, "
+        "PATH, the cache that `netpol api fetch` and `make api-binaries` fill)",
+    )
     option(
         "--lab-deadline",
         type=_seconds,
@@ -128,6 +150,10 @@ class Options:
     families: tuple[int, ...]
     dataplane: str
     nodes: int
+    api: bool
+    proxy: str | None
+    api_version: str | None
+    api_binaries: Path | None
     deadline: float | None
     timeout: float | None
     hold: float | None
@@ -158,6 +184,10 @@ class Options:
             families=FAMILIES[get("lab_families")],
             dataplane=get("lab_dataplane"),
             nodes=get("lab_nodes"),
+            api=get("lab_api"),
+            proxy=get("lab_proxy"),
+            api_version=get("lab_api_version"),
+            api_binaries=here / programs if (programs := get("lab_api_binaries")) else None,
             deadline=get("lab_deadline"),
             timeout=get("lab_timeout"),
             hold=get("lab_hold"),
@@ -175,7 +205,9 @@ class Options:
 
 def given(config: pytest.Config) -> bool:
     """Whether the command line asks for a run of ours."""
-    return any(config.getoption(name) is not None for name in ("cni", "lab", "lab_engine_file"))
+    return bool(config.getoption("lab_api")) or any(
+        config.getoption(name) is not None for name in ("cni", "lab", "lab_engine_file")
+    )
 
 
 def _count(low: int, high: int) -> object:

@@ -7,7 +7,7 @@ import random
 import shlex
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Run:
     """``id`` is unique; ``baseline`` maps the ids of scenarios that are known to fail to why.
-    ``seed`` is the one of the options, or else a new one."""
+    ``seed`` is the one of the options, or else a new one. ``told`` is what the check of the place
+    has found, for the header."""
 
     options: Options
     cni: Cni
@@ -40,6 +41,7 @@ class Run:
     id: str
     seed: int
     baseline: Mapping[str, str]
+    told: list[str] = field(default_factory=list)
 
     @property
     def directory(self) -> Path:
@@ -58,9 +60,14 @@ class Run:
             ("--lab-families", self.place.families_name, "ipv4"),
             ("--lab-dataplane", options.dataplane, "iptables"),
             ("--lab-nodes", str(options.nodes), "3"),
+            ("--lab-proxy", self.place.proxy, "kube-proxy"),
+            ("--lab-api-version", self.place.api_version, place.API_VERSION),
+            ("--lab-api-binaries", str(self.place.api_binaries or ""), ""),
         ):
             if value != default:
                 asked += [option, value]
+        if self.place.api:
+            asked.append("--lab-api")
         return shlex.join(["pytest", *chosen, *asked, "--lab-seed", str(self.seed)])
 
 
@@ -87,7 +94,7 @@ def begin(config: pytest.Config, suites: Suites) -> None:
     if not config.getoption("collectonly"):
         _writable(run.options.report)
         try:
-            place.check(run.cni, run.place)
+            run.told.extend(place.check(run.cni, run.place) or ())
         except LabError as error:
             raise pytest.UsageError(str(error)) from None
     plugins.register(controller.Controller(config, run), "netpol-controller")
@@ -135,6 +142,15 @@ def _checked(config: pytest.Config, decided: Mapping[str, Any]) -> Run:
             f"--lab {lab}: {cni.title} runs on {' or '.join(can)}; on lab {lab} take one of "
             + ", ".join(name for name in catalogue.names() if lab in catalogue.get(name).labs)
         )
+    for name, value in (
+        ("--lab-proxy", options.proxy),
+        ("--lab-api-version", options.api_version),
+        ("--lab-api-binaries", options.api_binaries),
+    ):
+        if value is not None and not options.api:
+            raise pytest.UsageError(f"{name} is for --lab-api, which is not there")
+    if options.api and lab != "netns":
+        raise pytest.UsageError(f"--lab-api is for the embedded lab, and this is --lab {lab}")
     return Run(
         options=options,
         cni=cni,
@@ -144,6 +160,10 @@ def _checked(config: pytest.Config, decided: Mapping[str, Any]) -> Run:
             families=options.families,
             dataplane=options.dataplane,
             nodes=options.nodes,
+            api=options.api,
+            proxy=options.proxy or "kube-proxy",
+            api_version=options.api_version or place.API_VERSION,
+            api_binaries=options.api_binaries,
         ),
         id=decided["id"],
         seed=decided["seed"] if options.seed is None else options.seed,

@@ -11,6 +11,8 @@ from harness.labs.base import Lab, LabError
 from harness.labs.netns.lab import NODES
 from harness.run import embedded
 
+API_VERSION = "1.36"
+"""Of Kubernetes, for ``--lab-api``."""
 #: Container engines that kind can use.
 ENGINES = ("docker", "podman", "nerdctl")
 
@@ -31,9 +33,14 @@ class Place:
     nodes: int = 3
     api: bool = False
     proxy: str = "kube-proxy"
-    api_version: str = "1.36"
+    api_version: str = API_VERSION
     api_binaries: Path | None = None
     run: str = "lab"
+
+    @property
+    def name(self) -> str:
+        """What records call it."""
+        return f"{self.lab}+api" if self.api else self.lab
 
     @property
     def families_name(self) -> str:

@@ -121,8 +121,7 @@ class ApiEngines:
                 self.check()
                 if time.monotonic() > deadline:
                     raise LabError(
-                        f"the policy engine of node {node} is not ready after "
-                        f"{_READY_SECONDS:g} s",
+                        f"the policy engine of node {node} is not ready after {_READY_SECONDS:g} s",
                         hint=f"its whole log is {self.log(node)}",
                         detail=last_lines(self.log(node)),
                     )

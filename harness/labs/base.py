@@ -70,6 +70,8 @@ class Lab(Protocol):
     ``features`` names what can be tested here (``ipv4``, ``ipv6``, ``udp``, ``sctp``, ``dns``,
     ``host-network``, ``address-reuse``, ``node-client``, ``external``, ``finish-pod``,
     ``cluster-network-policy``, …); ``missing`` gives the reason for each that cannot.
+    ``check`` raises LabError where the lab itself has come to grief (a server of its own has died):
+    what has been seen since then says nothing of the network.
     ``facts`` are for header and record: kernel, tools, versions, fabric, data plane.
     """
 
@@ -86,6 +88,8 @@ class Lab(Protocol):
     def shell(self, client: Endpoint) -> Shell: ...
 
     def evidence(self, world: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]: ...
+
+    def check(self) -> None: ...
 
     def facts(self) -> Mapping[str, Any]: ...
 

@@ -192,6 +192,7 @@ class Runner:
         self._hold(one, world, decisions, where)
         baseline = self._open.of(world, decisions)
         settled = settle(self.prober, decisions, changed, self.timing, baseline=baseline)
+        self.lab.check()
         self._fill(record, world, settled, changed)
         self._before.update((cell, d.verdict) for cell, d in decisions.items())
         looked = Looked(self.lab, self.cni, self.prober, world, settled.results)
@@ -210,6 +211,7 @@ class Runner:
         decisions = self._expected(world, all_probes)
         wanted = {cell: decisions[cell] for cell in self._open.missing(world, decisions)}
         settled = settle(self.prober, wanted, changed, self.timing, once=True)
+        self.lab.check()
         good = (Finding.AGREES, Finding.UNDEFINED)
         self._open.looked(world, (r.cell for r in settled.results if r.finding in good))
         record = None

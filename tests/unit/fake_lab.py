@@ -147,6 +147,7 @@ class FakeLab:
     missing: Mapping[str, str] = field(default_factory=dict)
     time: float = 100.0
     probes: int = 0
+    fault: str = ""  # what check() raises
     applied: list[Action] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -182,6 +183,10 @@ class FakeLab:
 
     def evidence(self, world: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
         return (Evidence("rules", "worker", "iptables-save", f"{len(cells)} cells"),)
+
+    def check(self) -> None:
+        if self.fault:
+            raise LabError(self.fault)
 
     def facts(self) -> Mapping[str, Any]:
         return {"lab": self.name}

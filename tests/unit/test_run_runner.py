@@ -162,6 +162,28 @@ def test_a_lab_that_breaks_is_an_error_with_unknown_cells_and_is_made_anew() -> 
     assert lab.ups == 2
 
 
+def test_what_is_seen_while_the_lab_comes_to_grief_is_unknown() -> None:
+    """However well it agrees."""
+
+    class Dies(FakeLab):
+        def apply(self, actions):  # type: ignore[no-untyped-def]
+            if any(getattr(a, "object", None) is DENY for a in actions) and self.ups == 1:
+                self.fault = "the API server has died"
+            return super().apply(actions)
+
+        def up(self) -> None:
+            self.fault = ""
+            super().up()
+
+    lab = Dies()
+    run = runner(lab)
+    record = run.run(scenario())
+    assert record.outcome == "error"
+    assert "the API server has died" in record.message
+    assert findings(record) == [["unknown"] * 2]
+    assert run.run(scenario()).outcome == "passed"
+
+
 def test_a_scenario_that_the_lab_cannot_do_is_skipped_with_the_reason() -> None:
     lab = FakeLab(missing={"sctp": "the kernel has no SCTP"})
     needs_sctp = replace(scenario(), features=frozenset({"sctp"}))

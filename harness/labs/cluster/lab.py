@@ -457,6 +457,10 @@ class ClusterLab:
             found.append(Evidence(f"pod {pod}", pod.node or "", f"GET {path('Pod', *key)}", text))
         return tuple(found)
 
+    def check(self) -> None:
+        """See :class:`harness.labs.base.Lab`: whether the API server says that it is ready."""
+        self.api.text("/readyz", timeout=10.0)
+
     def facts(self) -> Mapping[str, Any]:
         """See :class:`harness.labs.base.Lab`."""
         return {

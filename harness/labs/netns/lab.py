@@ -350,6 +350,14 @@ class NetnsLab:
         """See :class:`harness.labs.base.Lab`."""
         return evidence_.collect(self, cells)
 
+    def check(self) -> None:
+        """See :class:`harness.labs.base.Lab`. Engines are heard when told of changes."""
+        if not self.holder.alive:
+            raise LabError(
+                "the embedded lab is gone: its holder process has died",
+                detail=self.holder.complaints(),
+            )
+
     def facts(self) -> Mapping[str, Any]:
         """See :class:`harness.labs.base.Lab`."""
         return {

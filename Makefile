@@ -31,6 +31,12 @@ test: setup-dev api-binaries ## the project's own tests
 test-fast: setup-dev ## those that need no lab
 	$(BIN)/pytest -n auto tests/unit tests/property tests/golden $(ARGS)
 
+.PHONY: test-long
+test-long: setup-dev api-binaries ## laws with thousands of examples, a hundred kills
+	HYPOTHESIS_PROFILE=nightly NETPOL_KILLS=100 $(BIN)/pytest -n auto tests/property \
+	    tests/netns/test_loader_server.py tests/netns/test_enforcer_robust.py \
+	    tests/netns/test_enforcer_kube.py $(ARGS)
+
 .PHONY: mutants
 mutants: setup-dev ## the suites against every known bug, seeded into the in-house enforcer
 	$(BIN)/python -m tests.mutants $(ARGS)

@@ -1,6 +1,6 @@
 """Hypothesis profiles: the same examples every time, more of them at night.
 
-``HYPOTHESIS_PROFILE=nightly pytest tests/property`` looks at other and many more examples.
+``HYPOTHESIS_PROFILE=nightly pytest`` looks at other and many more examples.
 """
 
 from __future__ import annotations

@@ -76,11 +76,22 @@ def uses_iptables(looked: Looked) -> bool:
     return bool(looked.lab.facts()["dataplane"] == "iptables")
 
 
+def address(looked: Looked) -> str:
+    """The target's first address; rules and sets are looked at in its family."""
+    return looked.world.pods[TARGET.namespace, TARGET.name].ips[0]
+
+
+def nft_listing(looked: Looked) -> str:
+    family = "ip6" if ":" in address(looked) else "ip"
+    return on_node(looked, "nft", "list", "ruleset", family)
+
+
 def rules(looked: Looked) -> list[Seen]:
     """The rules of the target's node, in their order."""
     if uses_iptables(looked):
-        return list(iptables_rules(on_node(looked, "iptables-save", "-c")))
-    return list(nft_rules(on_node(looked, "nft", "list", "ruleset", "ip")))
+        save = "ip6tables-save" if ":" in address(looked) else "iptables-save"
+        return list(iptables_rules(on_node(looked, save, "-c")))
+    return list(nft_rules(nft_listing(looked)))
 
 
 def iptables_rules(text: str) -> Iterator[Seen]:
@@ -119,10 +130,10 @@ def members(looked: Looked, name: str) -> set[str]:
         return set(
             re.findall(rf"^add {name} (\S+)", on_node(looked, "ipset", "save"), re.MULTILINE)
         )
-    table = on_node(looked, "nft", "list", "ruleset", "ip")
-    body = re.search(rf"set {name} {{(.*?)\n\t}}", table, re.DOTALL)
+    body = re.search(rf"set {name} {{(.*?)\n\t}}", nft_listing(looked), re.DOTALL)
     assert body, f"no set {name}"
-    return set(re.findall(r"\d+\.\d+\.\d+\.\d+", body[1]))
+    listed = re.search(r"elements = {(.*?)}", body[1], re.DOTALL)
+    return set(re.split(r"[\s,]+", listed[1].strip())) if listed else set()
 
 
 def checked(name: str, good: bool, text: object) -> Checked:
@@ -151,8 +162,8 @@ def scenario(name: str, title: str, why: str, *steps: Step) -> Scenario:
 
 def fetch(looked: Looked) -> None:
     """One connection, and a long transfer over it."""
-    (address,) = looked.world.pods[TARGET.namespace, TARGET.name].ips[:1]
-    argv = ["wget", "-q", "-O", "/dev/null", f"http://{address}/"]
+    host = f"[{address(looked)}]" if ":" in address(looked) else address(looked)
+    argv = ["wget", "-q", "-O", "/dev/null", f"http://{host}/"]
     status, text, _ = looked.prober.run(CLIENT, argv, SECONDS)
     assert status == 0, text
 
@@ -168,7 +179,7 @@ def test_own_rules_come_first(run_scenario: Any) -> None:
             yield checked("the first rule of FORWARD leads to an own chain", bool(own), first)
             heads = [rule for rule in found if own and rule.chain == own[1]][:1]
         else:
-            text = on_node(looked, "nft", "list", "ruleset", "ip")
+            text = nft_listing(looked)
             hooks = re.findall(r"hook forward priority filter - (\d+)", text)
             yield checked(
                 "own base chains hook in before filter's", len(hooks) == 2, hooks or "no hook"

@@ -3,6 +3,7 @@
 #
 #   CNI=calico         which CNI (conformance, kind)
 #   ARGS='-k demo'     more for pytest
+#   COUNT=10000        how many random scenarios (generated)
 #   PYTHON=python3.13  which Python the virtual environment is made with
 
 SHELL := bash
@@ -40,6 +41,11 @@ test-long: setup-dev api-binaries ## laws with thousands of examples, a hundred 
 .PHONY: mutants
 mutants: setup-dev ## the suites against every known bug, seeded into the in-house enforcer
 	$(BIN)/python -m tests.mutants $(ARGS)
+
+COUNT ?= 10000
+.PHONY: generated
+generated: setup-run ## COUNT random scenarios on the in-house enforcer, failures made small
+	$(BIN)/pytest suites/ -m generated --lab-generated $(COUNT) --lab-strength 3 -n auto -q $(ARGS)
 
 .PHONY: bench
 bench: setup-dev ## benchmarks, one at a time

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from harness.model.flow import Finding
+from harness.model.flow import Finding, Verdict
+from harness.model.oracle import expected
 from harness.report.record import ScenarioRecord
 from harness.run.runner import Runner
 from harness.run.words import WRONG
-from harness.scenarios.cells import parse_cell
+from harness.scenarios.cells import cells, parse_cell
+from harness.scenarios.check import EVERYTHING, worlds_of
+from harness.scenarios.presume import presume
 from harness.scenarios.scenario import Scenario
 from harness.scenarios.shrink import focus, shrink
 
@@ -43,19 +47,21 @@ def smallest(
     kinds = _kinds(record)
     started = time.monotonic()
     own = runner.timing
+    profile = runner.cni.profile if runner.cni else {}
     tried = 0
 
     def fails(candidate: Scenario) -> bool:
         nonlocal tried
-        if time.monotonic() - started > seconds:
+        if time.monotonic() - started > seconds or not _can_be(candidate, kinds, profile):
             return False
         tried += 1
         return bool(_kinds(runner.run(candidate)) & kinds)
 
     runner.timing = replace(own, deadline=min(own.deadline, _HURRY))
     try:
-        focused = focus(scenario, {parse_cell(text) for text in _wrong_cells(record)})
-        start = focused if fails(focused) else scenario
+        wrong = [parse_cell(text) for text in sorted(_wrong_cells(record))]
+        narrower = [focus(scenario, {wrong[0]}), focus(scenario, set(wrong))] if wrong else []
+        start = next((one for one in narrower if fails(one)), scenario)
         found, _ = shrink(start, fails, tries)
     finally:
         runner.timing = own
@@ -64,6 +70,22 @@ def smallest(
     if _kinds(again) & kinds:
         return Smallest(replace(found, id=f"{scenario.id}/smallest"), again, tried)
     return Smallest(scenario, record, tried)
+
+
+def _can_be(scenario: Scenario, kinds: set[str], profile: Mapping[str, str]) -> bool:
+    """Whether a cell is expected in which such a thing can go wrong: a leak needs a denial, an
+    outage something allowed. What cannot fail need not be run."""
+    if kinds - {Finding.LEAK, Finding.OUTAGE}:
+        return True
+    wanted = {Verdict.DENY if kind == Finding.LEAK else Verdict.ALLOW for kind in kinds}
+    for one, world in zip(scenario.steps, worlds_of(scenario), strict=True):
+        resolved = presume(world)
+        asked = cells(resolved, one.probes or scenario.probes, EVERYTHING)
+        if any(
+            decision.verdict in wanted for decision in expected(resolved, asked, profile).values()
+        ):
+            return True
+    return False
 
 
 def _kinds(record: ScenarioRecord) -> set[str]:

@@ -27,27 +27,32 @@ def shrink(
 ) -> tuple[Scenario, int]:
     """The smallest variant found that still fails, and how many were tried.
 
-    Takes the first smaller variant that fails and goes on from there, until none does or ``tries``
-    are used up. ``scenario`` itself is not run: it is taken to fail. Expectations by hand are
-    dropped, for they are about the whole.
+    Takes a smaller variant that fails and goes on from there, until none does or ``tries`` are
+    used up. ``scenario`` itself is not run: it is taken to fail. Expectations by hand are dropped,
+    for they are about the whole.
     """
     smallest = replace(
         scenario, steps=tuple(replace(one, expect=(), checks=()) for one in scenario.steps)
     )
     used = 0
-    progress = True
-    while progress:
-        progress = False
-        for candidate in variants(smallest):
+    at = since = 0  # which variant is next; how many came to nothing since the last that failed
+    while True:
+        candidates = list(variants(smallest))
+        while since < len(candidates):
+            candidate = candidates[at % len(candidates)]
+            at = at % len(candidates) + 1
+            since += 1
             if not _stands(candidate):
                 continue
             if used == tries:
                 return smallest, used
             used += 1
             if fails(candidate):
-                smallest, progress = candidate, True
+                # What came to nothing before will mostly do so again: go on from here.
+                smallest, at, since = candidate, at - 1, 0
                 break
-    return smallest, used
+        else:
+            return smallest, used
 
 
 def focus(scenario: Scenario, cells: set[Cell]) -> Scenario:
@@ -69,7 +74,8 @@ def _stands(scenario: Scenario) -> bool:
 
 
 def variants(scenario: Scenario) -> Iterator[Scenario]:
-    """Variants with one thing less, the largest things first."""
+    """Variants with one thing less, the largest things first; before them, with much less."""
+    yield from _leaps(scenario)
     for steps in _less(scenario.steps):
         if steps:
             yield replace(scenario, steps=steps)
@@ -85,6 +91,23 @@ def variants(scenario: Scenario) -> Iterator[Scenario]:
             smaller = replace(one, actions=actions)
             yield replace(scenario, steps=(*scenario.steps[:i], smaller, *scenario.steps[i + 1 :]))
     yield from _fewer_probes(scenario)
+    for world in _smaller_pods_of(scenario.world):  # each makes pods anew
+        yield replace(scenario, world=world)
+
+
+def _leaps(scenario: Scenario) -> Iterator[Scenario]:
+    """One step for all; only the pods that are asked about; no Services."""
+    if len(scenario.steps) > 1:
+        actions = tuple(action for one in scenario.steps for action in one.actions)
+        yield replace(scenario, steps=(replace(scenario.steps[-1], actions=actions),))
+    world = scenario.world
+    if not scenario.probes.vias:
+        asked = {str(end) for cell in scenario.probes.extra for end in (cell.source, cell.target)}
+        pods = {key: pod for key, pod in world.pods.items() if str(pod) in asked}
+        if len(pods) < len(world.pods) - 1:
+            yield replace(scenario, world=world.with_(pods=pods))
+    if len(world.services) > 1:
+        yield replace(scenario, world=world.with_(services={}))
 
 
 def _less(items: tuple[T, ...]) -> Iterator[tuple[T, ...]]:
@@ -115,6 +138,9 @@ def _smaller_worlds(world: World) -> Iterator[World]:
         for labels in _without(namespace.labels):
             if NAMESPACE_NAME_LABEL in labels:
                 yield world.with_(namespaces={**world.namespaces, name: Namespace(name, labels)})
+
+
+def _smaller_pods_of(world: World) -> Iterator[World]:
     for key, pod in world.pods.items():
         for other in _smaller_pods(pod):
             yield world.with_(pods={**world.pods, key: other})
@@ -163,6 +189,8 @@ def _smaller_policies(policy: NetworkPolicy) -> Iterator[NetworkPolicy]:
 
 
 def _smaller_rules(rules: tuple[Rule, ...]) -> Iterator[tuple[Rule, ...]]:
+    if len(rules) > 1:
+        yield ()
     yield from _less(rules)
     for i, rule in enumerate(rules):
         for simpler in _smaller_rule(rule):
@@ -170,6 +198,8 @@ def _smaller_rules(rules: tuple[Rule, ...]) -> Iterator[tuple[Rule, ...]]:
 
 
 def _smaller_rule(rule: Rule) -> Iterator[Rule]:
+    for peer in rule.peers if len(rule.peers) > 2 else ():
+        yield replace(rule, peers=(peer,))
     for peers in _less(rule.peers):
         yield replace(rule, peers=peers)
     for ports in _less(rule.ports):

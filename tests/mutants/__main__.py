@@ -82,7 +82,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def _try(mutant: Mutant, dataplane: str) -> Result:
     with tempfile.TemporaryDirectory(prefix="netpol-mutant-") as directory:
         entry = Path(directory) / f"{mutant.name}.toml"
-        entry.write_text(_entry(mutant), encoding="utf-8")
+        entry.write_text(entry(mutant), encoding="utf-8")
         reports = Path(directory) / "reports"
         argv = [sys.executable, "-m", "pytest", str(ROOT / "suites"), "--maxfail", "3", "-q"]
         argv += ["-p", "no:cacheprovider", "--lab-engine-file", str(entry)]
@@ -115,7 +115,7 @@ def _caught(reports: Path) -> Iterator[str]:
                 yield scenario.id
 
 
-def _entry(mutant: Mutant) -> str:
+def entry(mutant: Mutant) -> str:
     """The in-house enforcer's own entry, with another program."""
     true = catalogue.get("enforcer")
     assert true.engine is not None

@@ -14,9 +14,10 @@ from harness.model.flow import Verdict
 from harness.model.oracle import expected
 from harness.model.policy import NetworkPolicy, Protocol
 from harness.model.world import Phase
-from harness.scenarios import covering, drawn, generate, pairs, worlds
+from harness.scenarios import covering, drawn, generate, labels, pairs, worlds
 from harness.scenarios.cells import cells, parse_cell
 from harness.scenarios.check import EVERYTHING, check, worlds_of
+from harness.scenarios.features import FEATURES
 from harness.scenarios.load import load_file
 from harness.scenarios.presume import presume
 from harness.scenarios.scenario import Probes, Scenario, Step
@@ -186,3 +187,12 @@ def test_only_the_cells_that_failed() -> None:
     focused = focus(scenario, {cell})
     world = presume(worlds.world("two-by-two"))
     assert cells(world, focused.probes, EVERYTHING) == [cell]
+
+
+def test_labels_are_borne_out() -> None:
+    assert set(labels.TOLD) <= FEATURES.keys()
+    found = frozenset[str]().union(*(labels.labels_of(s) for s in (*some_pairs(), *some_drawn())))
+    assert found <= labels.TOLD
+    rare = {"create-namespace", "delete-namespace", "finish-pod", "sctp", "node-port",
+            "service-name", "cluster-network-policy"}  # fmt: skip
+    assert rare == labels.TOLD - found

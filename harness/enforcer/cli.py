@@ -72,6 +72,22 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         help="where /metrics, /readyz and /livez are answered; default: %(default)s",
     )
     run.set_defaults(run=run_controller)
+    dump = commands.add_parser(
+        "dump", parents=[common], help="show the rules that are in force on this node"
+    )
+    dump.add_argument(
+        "--explain",
+        action="store_true",
+        help="say what each rule is for, and which rules of which policies it comes from",
+    )
+    dump.add_argument(
+        "--kubeconfig",
+        default="",
+        help="ask the API server for the full names where a rule comes from many policies; "
+        "default: the pod's own service account, if there is one",
+    )
+    dump.add_argument("--node", default=os.environ.get("NODE_NAME", ""), help="default: $NODE_NAME")
+    dump.set_defaults(run=run_dump)
     clean = commands.add_parser(
         "clean", parents=[common], help="take all rules and sets of the enforcer away"
     )
@@ -121,6 +137,42 @@ def run_controller(options: argparse.Namespace) -> int:
         server.shutdown()
         source.close()
     return complain(source.failed) if source.failed else 0
+
+
+def run_dump(options: argparse.Namespace) -> int:
+    from harness.enforcer import listing
+
+    live = plane_of(options).live()
+    if not live:
+        return complain(f"no rules of the enforcer's data plane {options.dataplane} are in force")
+    legend: dict[str, str] = {}
+    if options.explain and (options.kubeconfig or "KUBERNETES_SERVICE_HOST" in os.environ):
+        from harness.enforcer.kube import ApiError
+
+        try:
+            legend = legend_from_api(options)
+        except ApiError as error:
+            return complain(str(error))
+    for family in live:
+        print(f"{options.dataplane}, IPv{family.family}")
+        lines = listing.explain(family, legend) if options.explain else listing.dump(family)
+        for line in lines:
+            print(f"  {line}")
+    return 0
+
+
+def legend_from_api(options: argparse.Namespace) -> dict[str, str]:
+    """What comments that were cut say. Raises ApiError."""
+    from harness.enforcer import kube
+    from harness.enforcer.compiler import Compiler
+    from harness.enforcer.intake import Intake
+    from harness.enforcer.listing import legend_of
+
+    compiler = Compiler(options.node)
+    intake = Intake(compiler)
+    for manifest in kube.objects(kube.Api(options.kubeconfig)):
+        intake.take("ADDED", manifest)
+    return legend_of(compiler.snapshot())
 
 
 def run_clean(options: argparse.Namespace) -> int:

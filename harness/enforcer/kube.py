@@ -43,6 +43,10 @@ class Resource(NamedTuple):
     path: str
     optional: bool = False
 
+    def whole(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """An object with its kind, which items of a list do not tell."""
+        return {**item, "kind": self.kind, "apiVersion": self.api_version}
+
 
 RESOURCES = (
     Resource("Namespace", "v1", "/api/v1/namespaces"),
@@ -92,6 +96,18 @@ class Api:
             return _checked(path, response.status, response.data)
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             raise ApiError(f"{path}: {error}") from error
+
+    def everything(self, path: str) -> tuple[list[dict[str, Any]], str]:
+        """All objects of a kind, page by page, and the version to watch from. Raises ApiError."""
+        items: list[dict[str, Any]] = []
+        parameters: dict[str, Any] = {"limit": PAGE}
+        while True:
+            page = self.get(path, **parameters)
+            items += page.get("items") or ()
+            more = page["metadata"].get("continue")
+            if not more:
+                return items, page["metadata"]["resourceVersion"]
+            parameters["continue"] = more
 
     def watch(self, path: str, version: str) -> Iterator[Any]:
         """Events since a version. A connection that breaks ends it like one that ends. Raises
@@ -209,18 +225,9 @@ class Follower:
             raise
 
     def _list(self) -> None:
-        found: dict[tuple[str, str], Mapping[str, Any]] = {}
-        parameters: dict[str, Any] = {"limit": PAGE}
-        while True:
-            page = self._api.get(self._resource.path, **parameters)
-            for item in page.get("items") or ():
-                found[_key(item)] = item
-            more = page["metadata"].get("continue")
-            if not more:
-                break
-            parameters["continue"] = more
-        self._replace(found)
-        self._version = page["metadata"]["resourceVersion"]
+        items, version = self._api.everything(self._resource.path)
+        self._replace({_key(item): item for item in items})
+        self._version = version
         self.relists += 1
         self._listed(self._resource)
 
@@ -242,9 +249,7 @@ class Follower:
                 return
 
     def _change(self, type_: str, item: Mapping[str, Any]) -> None:
-        # items of a list do not say of what kind they are
-        resource = self._resource
-        whole = {**item, "kind": resource.kind, "apiVersion": resource.api_version}
+        whole = self._resource.whole(item)
         if type_ == "DELETED":
             self._known.pop(_key(item), None)
         else:
@@ -258,6 +263,18 @@ class Follower:
 def _key(item: Mapping[str, Any]) -> tuple[str, str]:
     metadata = item["metadata"]
     return metadata.get("namespace", ""), metadata["name"]
+
+
+def objects(api: Api) -> Iterator[dict[str, Any]]:
+    """All objects that matter, as they are now. Raises ApiError."""
+    for resource in RESOURCES:
+        try:
+            items, _ = api.everything(resource.path)
+        except ApiError as error:
+            if error.status == 404 and resource.optional:
+                continue
+            raise
+        yield from map(resource.whole, items)
 
 
 class KubeSource:

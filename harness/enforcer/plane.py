@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from harness.enforcer.compiled import Compiled
+from harness.enforcer.listing import Listing
 
 
 class Plane(Protocol):
@@ -12,7 +13,8 @@ class Plane(Protocol):
 
     ``apply`` brings a snapshot into force; after a :class:`~harness.enforcer.tool.ToolError`
     what was in force before still is, and the next call does the whole again.
-    ``clean`` takes away every trace.
+    ``clean`` takes away every trace. ``live`` lists what the kernel holds of us, an address family
+    each; nothing where no rules are in force.
 
     What others do to our rules: ``fileno`` becomes readable when somebody changed something, and
     ``noticed`` says what of ours that was; ``glance`` looks, cheaply, at what the kernel does not
@@ -28,6 +30,8 @@ class Plane(Protocol):
     def apply(self, compiled: Compiled) -> None: ...
 
     def clean(self) -> None: ...
+
+    def live(self) -> list[Listing]: ...
 
     def fileno(self) -> int: ...
 

@@ -23,7 +23,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from harness.enforcer import netlink, tool
 from harness.enforcer.compiled import Compiled
 from harness.enforcer.iptables import ipset, legacy
+from harness.enforcer.iptables.listing import read
 from harness.enforcer.iptables.render import Renderer, comment_of
+from harness.enforcer.listing import Listing
 from harness.enforcer.ruleset import Chain, Change, Ruleset, change, pieces
 
 FAMILIES = (4, 6)
@@ -70,6 +72,14 @@ class Iptables:
             self._epoch = ""
             raise
         self._there = wanted
+
+    def live(self) -> list[Listing]:
+        ipsets = tool.run(["ipset", "save"])
+        found = []
+        for family in FAMILIES:
+            save = tool.run([self._tool(family, "-save"), "-c", "-t", "filter"])
+            found.append(read(family, save, ipsets, list(JUMPS.values())))
+        return [listing for listing in found if listing.roots]
 
     # What others do to it
 

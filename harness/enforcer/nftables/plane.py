@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from harness.enforcer import netlink, tool
 from harness.enforcer.compiled import Compiled
+from harness.enforcer.listing import Listing
+from harness.enforcer.nftables.listing import read
 from harness.enforcer.nftables.nft import Nft
 from harness.enforcer.nftables.render import WORDS, Renderer
 from harness.enforcer.ruleset import Chain, Change, Ruleset, change, pieces
@@ -62,6 +64,15 @@ class Nftables:
         """Take away all that this plane ever made on the node, in whatever state it is."""
         self._epoch = ""
         self._nft.run("".join(f"delete {table}\n" for table in self._tables()))
+
+    def live(self) -> list[Listing]:
+        found = []
+        for line in self._tables():
+            words = line.split()[1]
+            listing = read(4 if words == "ip" else 6, self._nft.run(f"list {line}\n"))
+            if listing.roots:  # else: half built by one that was killed
+                found.append(listing)
+        return found
 
     # What others do to it
 

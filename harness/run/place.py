@@ -22,8 +22,11 @@ class Place:
     """What was asked for. ``families``: 4, 6 or both, IPv4 first. ``nodes``: how many.
 
     ``api``: the embedded lab as a Kubernetes cluster, with ``proxy`` (``kube-proxy`` or ``lab``)
-    and the programs of ``api_version``, in ``api_binaries`` or wherever they are found. ``run``
-    marks what is made through an API.
+    and the programs of ``api_version``, in ``api_binaries`` or wherever they are found.
+
+    On a cluster that exists: ``context`` of the kubeconfig ("": the current one), images of one's
+    own, ``yes``: it may look like production, ``wide``: scenarios that reach into all namespaces
+    may run. ``run`` and ``worker`` mark what is made through an API.
     """
 
     lab: str = "netns"
@@ -36,6 +39,12 @@ class Place:
     api_version: str = API_VERSION
     api_binaries: Path | None = None
     run: str = "lab"
+    worker: str = ""
+    context: str = ""
+    server_image: str = ""
+    client_image: str = ""
+    yes: bool = False
+    wide: bool = False
 
     @property
     def name(self) -> str:
@@ -59,14 +68,31 @@ def check(cni: Cni, place: Place) -> list[str]:
     machine. Nothing is left running or written. Returns lines for the header."""
     if place.lab == "netns":
         return embedded.check(cni, place)
-    raise LabError(_no_cluster(cni, place))
+    if place.lab == "kubeconfig":
+        from harness.run import existing
+
+        return existing.check(cni, place)
+    raise LabError(_no_cluster(cni))
 
 
 def make(cni: Cni, place: Place, directory: Path) -> Lab:
     """The lab, not yet up. Its logs go to ``directory``. Raises LabError."""
     if place.lab == "netns":
         return embedded.make(cni, place, directory)
-    raise LabError(_no_cluster(cni, place))
+    if place.lab == "kubeconfig":
+        from harness.run import existing
+
+        return existing.make(cni, place)
+    raise LabError(_no_cluster(cni))
+
+
+def clear_away(place: Place) -> None:
+    """At the end of a run: what its workers have left on a cluster that they share. Raises
+    LabError."""
+    if place.lab == "kubeconfig":
+        from harness.run import existing
+
+        existing.clear_away(place)
 
 
 def engine(cni: Cni, place: Place) -> bool:
@@ -86,11 +112,9 @@ def way_in(lab: Lab) -> str:
     return f"Into a node: {enter} ip netns exec {node} sh"
 
 
-def _no_cluster(cni: Cni, place: Place) -> str:
+def _no_cluster(cni: Cni) -> str:
     """One sentence that helps."""
     instead = "take --cni enforcer, which runs on the embedded lab and needs neither"
-    if place.lab == "kubeconfig":
-        return f"--lab kubeconfig is not to be had yet: {instead}"
     engine = next((name for name in ENGINES if shutil.which(name)), None)
     if engine is None or shutil.which("kind") is None:
         lacks = "neither docker nor podman nor nerdctl" if engine is None else "no kind"

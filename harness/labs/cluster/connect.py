@@ -8,6 +8,19 @@ from harness.labs.base import LabError
 from harness.labs.cluster.api import Api
 
 
+def context_name(context: str | None = None) -> str:
+    """The name of the context that :func:`connect` would take; "" where none is current."""
+    from kubernetes.config import ConfigException, list_kube_config_contexts
+
+    if context:
+        return context
+    try:
+        _, current = list_kube_config_contexts()  # type: ignore[no-untyped-call]
+    except (ConfigException, OSError):
+        return ""
+    return str((current or {}).get("name", ""))
+
+
 def connect(kubeconfig: Path | None = None, context: str | None = None) -> Api:
     """The API of a context (the current one if none is named).
 

@@ -98,6 +98,16 @@ class ClusterLab:
             raise LabError("the cluster is not connected: call up() first")
         return self._watch
 
+    @property
+    def selector(self) -> str:
+        """A label selector for all that this lab makes."""
+        return f"{RUN_LABEL}={self.run}"
+
+    def marks(self, namespace: str) -> dict[str, str]:
+        """The labels of what is made in (or as) this namespace."""
+        del namespace  # the same in all of them here
+        return {RUN_LABEL: self.run}
+
     # -- up and down -------------------------------------------------------------------------
 
     @property
@@ -121,7 +131,7 @@ class ClusterLab:
         self.world = World(namespaces={name: Namespace(name) for name in _SYSTEM}, nodes=nodes)
         self._find_dns()
         self.features, self.missing = self.abilities()
-        self._watch = PodWatch(self.api, f"{RUN_LABEL}={self.run}")
+        self._watch = PodWatch(self.api, self.selector)
         self._pool = ThreadPoolExecutor(_PARALLEL, thread_name_prefix="cluster")
 
     def make_node_clients(self) -> None:
@@ -149,12 +159,19 @@ class ClusterLab:
             self._pool = None
 
     def _delete_all(self) -> None:
-        chosen = {"labelSelector": f"{RUN_LABEL}={self.run}"}
+        self.delete(self.selector)
+
+    def delete(self, selector: str) -> None:
+        """Delete all that has these labels; what cannot be deleted stays."""
+        chosen = {"labelSelector": selector}
         for kind in ("Namespace", "ClusterNetworkPolicy"):
             with contextlib.suppress(ApiError):
                 for item in self.api.list(kind, **chosen)["items"]:
+                    meta = item["metadata"]
+                    if kind == "Namespace":
+                        self._dying[meta["name"]] = meta["uid"]
                     with contextlib.suppress(ApiError):
-                        self.api.delete(kind, "", item["metadata"]["name"])
+                        self.api.delete(kind, "", meta["name"])
         for kind in ("NetworkPolicy", "Service", "Pod"):  # in namespaces that are not the run's
             with contextlib.suppress(ApiError):
                 for item in self.api.list(kind, **chosen)["items"]:
@@ -237,15 +254,14 @@ class ClusterLab:
         if self.ask_ips and pod.ips and not pod.node:
             # The scheduler knows nothing of addresses: only one node can give this one.
             pod = replace(pod, node=_node_of(pod.ips[0], self.world.nodes.values()))
-        stands_for_node = pod.namespace == self.node_namespace
         manifest = objects.pod(
             pod,
             self.images,
             self.families,
             ask_ips=self.ask_ips,
-            answers_as=f"node:{pod.node}" if stands_for_node else "",
+            answers_as=self.answers_as(pod),
         )
-        manifest = objects.labelled(manifest, self.run)
+        manifest = objects.labelled(manifest, self.marks(pod.namespace))
         deadline = time.monotonic() + _ACCOUNT_SECONDS
         while True:
             try:
@@ -256,6 +272,10 @@ class ClusterLab:
                 if not waits or time.monotonic() > deadline:
                     raise
             time.sleep(_PAUSE)
+
+    def answers_as(self, pod: Pod) -> str:
+        """What a pod's servers call themselves: the node that it stands for, or the pod."""
+        return f"node:{pod.node}" if pod.namespace == self.node_namespace else str(pod)
 
     def wait_ready(self, pods: Sequence[Pod]) -> None:
         """Wait until pods run, listen and have addresses. Raises LabError with what is known."""
@@ -575,7 +595,9 @@ class _Change:
                 self._apply_namespace(item, before)
             case Apply(object=Service() as item):
                 self._begin()
-                manifest = objects.labelled(objects.service(item, lab.families), lab.run)
+                manifest = objects.labelled(
+                    objects.service(item, lab.families), lab.marks(item.namespace)
+                )
                 answer = {"kind": "Service", **lab.api.apply(manifest)}
                 served = from_manifest(answer)
                 self.services.add(item.key)
@@ -591,7 +613,8 @@ class _Change:
                 return after.with_(externals={**after.externals, item.name: made})
             case Apply(object=item):
                 self._begin()
-                lab.api.apply(objects.labelled(to_manifest(item), lab.run))
+                marks = lab.marks(getattr(item, "namespace", ""))
+                lab.api.apply(objects.labelled(to_manifest(item), marks))
             case Delete():
                 self._delete(action, before)
             case Relabel(kind=kind, namespace=namespace, name=name, labels=labels):
@@ -613,7 +636,7 @@ class _Change:
             change = objects.label_change(old.labels, item.labels)
             self._relabel("Namespace", "", item.name, change)
             return
-        lab.api.apply(objects.labelled(to_manifest(item), lab.run))
+        lab.api.apply(objects.labelled(to_manifest(item), lab.marks(item.name)))
 
     def _apply_node(self, item: Node, before: World) -> None:
         if item.name not in before.nodes:

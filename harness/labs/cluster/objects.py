@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.labs import server
+from harness.labs.base import LabError
 from harness.model.manifest import to_manifest
 from harness.model.policy import Protocol
 from harness.model.world import ContainerPort, Pod, Service, Workload
@@ -21,18 +22,28 @@ Json = dict[str, Any]
 
 RUN_LABEL = "netpol-harness/run"
 """On everything that a run makes: what has it may be deleted."""
+WORKER_LABEL = "netpol-harness/worker"
+"""Which of a run's workers has made it, where several share a cluster."""
 CLIENT = "client"
 IPS_ANNOTATION = "netpol-harness/ips"
 
+_LONGEST_PAGE = 120_000
 _END = "/tmp/end"  # noqa: S108 - in the container
+# Where nginx' stream module is a file (Debian's package), UDP needs it loaded.
+_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
+_STREAM = (
+    f'test -e {_MODULE} && case "`nginx -V 2>&1`" in '
+    f'*with-stream=dynamic*) echo "load_module {_MODULE};";; esac'
+)
 # A shell whose read is broken off by the end of its server says so.
 _WAIT = f'read -r code < {_END} || code=1; exit "${{code:-0}}"'
 _SERVE = (
     f"mkfifo {_END} && cd /tmp && "
-    'printf %s "$NETPOL_CONFIG" > nginx.conf && printf %s "$NETPOL_PAGE" > index.html && '
+    '{{ {first}printf %s "$NETPOL_CONFIG"; }} > nginx.conf && '
+    'printf %s "$NETPOL_PAGE" > index.html && '
     "trap 'exit 0' TERM && "
-    "{ nginx -e stderr -c /tmp/nginx.conf -g 'daemon off; master_process off; user root;' & } && "
-    + _WAIT
+    "{{ nginx -e stderr -c /tmp/nginx.conf -g 'daemon off; master_process off; user root;' & }} && "
+    "{wait}"
 )
 _IDLE = f"trap 'exit 0' TERM; mkfifo {_END}; {_WAIT}"
 
@@ -40,17 +51,17 @@ _IDLE = f"trap 'exit 0' TERM; mkfifo {_END}; {_WAIT}"
 @dataclass(frozen=True, slots=True)
 class Images:
     """What servers and clients run. ``stream_module``: file of nginx' stream module in the
-    server's image, None where it is built in (as in the published image)."""
+    server's image; None: built in, as in the published image, or else where Debian has it."""
 
     server: str = "docker.io/library/nginx:1.29"
     client: str = "docker.io/library/busybox:1.37"
     stream_module: str | None = None
 
 
-def labelled(manifest: Json, run: str) -> Json:
-    """The same, marked as made by this run."""
+def labelled(manifest: Json, marks: Mapping[str, str]) -> Json:
+    """The same, with the labels by which a run knows what it has made."""
     meta = manifest["metadata"]
-    labels = {**(meta.get("labels") or {}), RUN_LABEL: run}
+    labels = {**(meta.get("labels") or {}), **marks}
     return {**manifest, "metadata": {**meta, "labels": labels}}
 
 
@@ -71,6 +82,11 @@ def pod(
 
     ``answers_as``: what its servers call themselves, if not by the pod's name.
     """
+    if item.page is not None and len(item.page.encode()) > _LONGEST_PAGE:
+        raise LabError(
+            f"the page of pod {item} is longer than {_LONGEST_PAGE} bytes: a container gets it as "
+            "an environment variable, and the kernel takes none that is longer"
+        )
     containers = _containers(item, images, families, answers_as or str(item))
     spec: Json = {
         "containers": containers,
@@ -129,7 +145,7 @@ def _containers(item: Pod, images: Images, families: Sequence[int], answers_as: 
             {
                 "name": name,
                 "image": images.server,
-                "command": ["sh", "-c", _SERVE],
+                "command": ["sh", "-c", _serve(images, by_protocol[Protocol.UDP])],
                 "env": [
                     {"name": "NETPOL_CONFIG", "value": _literal(config)},
                     {"name": "NETPOL_PAGE", "value": _literal(page or "")},
@@ -153,6 +169,12 @@ def _containers(item: Pod, images: Images, families: Sequence[int], answers_as: 
             }
         )
     return made
+
+
+def _serve(images: Images, udp: Sequence[int]) -> str:
+    """The shell text that a server's container runs."""
+    looks = udp and images.stream_module is None
+    return _SERVE.format(first=f"{_STREAM}; " if looks else "", wait=_WAIT)
 
 
 def _literal(text: str) -> str:

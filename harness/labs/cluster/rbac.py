@@ -117,3 +117,26 @@ def _may(api: Api, right: Right, verb: str) -> bool:
     }
     answer = api.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body)
     return bool(answer["status"].get("allowed"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the manifests of an account with these rights, as YAML."""
+    import argparse
+
+    import yaml
+
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.labs.cluster.rbac", description=main.__doc__
+    )
+    parser.add_argument("namespace", nargs="?", default="default", help="of the account (default)")
+    parser.add_argument(
+        "--least", action="store_true", help="without the rights that only some scenarios need"
+    )
+    asked = parser.parse_args(argv)
+    made = manifests(asked.namespace, optional=not asked.least)
+    print(yaml.safe_dump_all(made, sort_keys=False), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

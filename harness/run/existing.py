@@ -1,0 +1,118 @@
+"""A cluster that exists as a place for runs: ``--lab kubeconfig``. Looked at before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING
+
+from harness.cnis import catalogue
+from harness.cnis.cni import Cni
+from harness.labs.base import Lab, LabError
+from harness.labs.cluster.api import Api
+from harness.labs.cluster.connect import connect, context_name
+from harness.labs.cluster.existing import ExistingLab, sweep
+from harness.labs.cluster.objects import Images
+from harness.labs.cluster.survey import Survey, survey
+
+if TYPE_CHECKING:
+    from harness.run.place import Place
+
+
+def check(cni: Cni, place: Place) -> list[str]:
+    """The plan, a line each. Raises LabError where the user lacks rights, the cluster is not fit,
+    or looks like production and nobody has said that it may be used. Makes nothing."""
+    found = _survey(place.context)
+    if found.alarms and not place.yes:
+        raise LabError(
+            f"{found.server} looks like production: {'; '.join(found.alarms)}",
+            hint="--lab-yes runs on it all the same; --lab-dry-run says what would be made",
+        )
+    return list(plan(cni, place, found))
+
+
+def plan(cni: Cni, place: Place, found: Survey) -> Iterator[str]:
+    """What is there, and what a run makes of it."""
+    names = found.aliases(place.nodes)
+    yield f"context {context_name(place.context)}: {found.server}, Kubernetes {found.version}"
+    yield "nodes: " + ", ".join(
+        name if name == alias else f"{name} as {alias}" for alias, name in names.items()
+    )
+    if found.alarms:
+        yield f"told that it may be used, although {'; '.join(found.alarms)}"
+    seen = recognised(found)
+    yield (
+        f"what enforces policies there: {' or '.join(seen)}, by its DaemonSet"
+        if seen
+        else "what enforces policies there could not be seen"
+    ) + ("" if not seen or cni.name in seen else f"; the run takes it for {cni.name}")
+    images = _images(place)
+    yield (
+        f"makes namespaces np-{place.run.rpartition('-')[2]}-… and a pod on each node's own "
+        f"network in netpol-{place.run}; images {images.server}, {images.client}; all of it is "
+        "deleted at the end"
+    )
+    if place.wide:
+        yield "also scenarios that reach into all namespaces, one at a time (--lab-cluster-wide)"
+    for right, verb in found.lacks:
+        yield f"not allowed: {verb} {right.resource}, for {right.why}"
+
+
+def make(cni: Cni, place: Place) -> Lab:
+    """The lab, not yet up. Raises LabError."""
+    del cni  # it is there already
+    found = _survey(place.context)
+    return ExistingLab(
+        _api(place.context),
+        found,
+        run=place.run,
+        worker=place.worker,
+        images=_images(place),
+        most=place.nodes,
+    )
+
+
+def recognised(found: Survey) -> list[str]:
+    """Entries of the catalogue all of whose DaemonSets run in a cluster."""
+    names = []
+    for name in catalogue.names():
+        wanted = {
+            (one.namespace, one.name)
+            for one in catalogue.get(name).ready
+            if one.kind == "DaemonSet"
+        }
+        if wanted and wanted <= found.daemons:
+            names.append(name)
+    # Where two share a DaemonSet, the one that it was named for is told first.
+    return sorted(names, key=len)
+
+
+def recognise(context: str) -> str:
+    """The CNI of a cluster, where no name was given. Raises LabError where it cannot be seen."""
+    names = recognised(_survey(context))
+    if not names:
+        raise LabError(
+            "which CNI the cluster has could not be seen",
+            hint="name it: --cni NAME (`netpol cni list` has the names)",
+        )
+    return names[0]
+
+
+def clear_away(place: Place) -> None:
+    """Delete all that a run has made on the cluster, whichever worker did. Raises LabError."""
+    sweep(_api(place.context), place.run)
+
+
+@cache
+def _api(context: str) -> Api:
+    return connect(context=context or None)
+
+
+@cache
+def _survey(context: str) -> Survey:
+    return survey(_api(context), context_name(context))
+
+
+def _images(place: Place) -> Images:
+    known = Images()
+    return Images(place.server_image or known.server, place.client_image or known.client)

@@ -1,8 +1,7 @@
-"""Scenario files become pytest items: YAML, or ``scenarios_*.py`` that yields Scenarios."""
+"""Scenario files become pytest items."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,18 +11,14 @@ import pytest
 
 from harness.cnis.cni import Cni
 from harness.plugin.items import FAILURES, Disagreement, bench_of, judge
-from harness.scenarios.check import check
 from harness.scenarios.features import FEATURES
-from harness.scenarios.load import load_file
+from harness.scenarios.gather import holds_scenarios, scenarios_of
 from harness.scenarios.scenario import Scenario
 from harness.scenarios.tree import ScenarioError
 
 if TYPE_CHECKING:
     from harness.plugin import Suites
     from harness.plugin.session import Run
-
-#: A directory of this name holds manifests for the scenarios beside it, and no scenarios.
-MANIFESTS = "manifests"
 
 
 class Collection:
@@ -37,12 +32,8 @@ class Collection:
         self, file_path: Path, parent: pytest.Collector
     ) -> pytest.Collector | None:
         named = parent.session.isinitpath(file_path)
-        if not (self.suites.holds(file_path) or named) or MANIFESTS in file_path.parts:
-            return None
-        if file_path.suffix in (".yaml", ".yml"):
+        if (self.suites.holds(file_path) or named) and holds_scenarios(file_path):
             return ScenarioFile.from_parent(parent, path=file_path)
-        if file_path.suffix == ".py" and file_path.name.startswith("scenarios_"):
-            return ScenarioModule.from_parent(parent, path=file_path)
         return None
 
     @pytest.hookimpl(tryfirst=True)
@@ -66,35 +57,15 @@ class Collection:
 
 
 class ScenarioFile(pytest.File):
-    """One YAML file, see :mod:`harness.scenarios.load`."""
+    """One file of scenarios, see :mod:`harness.scenarios.gather`."""
 
     def collect(self) -> Iterable[ScenarioItem]:
+        near = Path(os.path.relpath(self.path))  # as people name it
         try:
-            for scenario in self.scenarios():
+            for scenario in scenarios_of(near):
                 yield ScenarioItem.from_parent(self, name=scenario.id, scenario=scenario)
         except ScenarioError as error:
             raise self.CollectError(str(error)) from None
-
-    def scenarios(self) -> Iterable[Scenario]:
-        return load_file(os.path.relpath(self.path))  # as people name it
-
-
-class ScenarioModule(ScenarioFile):
-    """A Python file whose ``scenarios()`` yields Scenario values: for sets that are computed."""
-
-    def scenarios(self) -> Iterable[Scenario]:
-        # A name of its own: two directories may hold modules of one name.
-        name = "netpol_suite_" + "_".join(self.path.with_suffix("").parts[-2:])
-        spec = importlib.util.spec_from_file_location(name, self.path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        if not callable(getattr(module, "scenarios", None)):
-            raise self.CollectError(f"{self.path} has no function scenarios()")
-        for scenario in module.scenarios():
-            check(scenario)
-            yield scenario
 
 
 class ScenarioItem(pytest.Item):

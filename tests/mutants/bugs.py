@@ -2,8 +2,8 @@
 
 Each one replaces a function of the enforcer by a faulty twin, in the engine's own process and
 before it starts (:mod:`tests.mutants.engine`); production code carries nothing for it. ``bug``
-names where the like was shipped. ``options`` are those that the suite must run with for the bug
-to be possible at all (an IPv6 bug needs IPv6).
+names where the like was shipped. ``families`` are those that the lab must have for the bug to be
+possible at all (an IPv6 bug needs IPv6).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Mutant:
     bug: str
     seed: Callable[[], None]
     planes: tuple[str, ...] = ("iptables", "nftables")
-    options: tuple[str, ...] = ()
+    families: tuple[int, ...] = (4,)
 
 
 MUTANTS: dict[str, Mutant] = {}
@@ -67,11 +67,11 @@ def mutant(
     bug: str,
     *,
     planes: tuple[str, ...] = ("iptables", "nftables"),
-    options: tuple[str, ...] = (),
+    families: tuple[int, ...] = (4,),
 ) -> Callable[[Callable[[], None]], Callable[[], None]]:
     def keep(seed: Callable[[], None]) -> Callable[[], None]:
         assert name not in MUTANTS, name
-        MUTANTS[name] = Mutant(name, bug, seed, planes, options)
+        MUTANTS[name] = Mutant(name, bug, seed, planes, families)
         return seed
 
     return keep
@@ -833,7 +833,7 @@ def _() -> None:
 @mutant(
     "neighbour-discovery-blocked",
     "IPv6 neighbour discovery blocked (kube-router a0442e5a)",
-    options=("--lab-families", "dual"),
+    families=(4, 6),
 )
 def _() -> None:
     from harness.enforcer.iptables import render as ipt

@@ -50,7 +50,7 @@ COMMANDS: dict[str, Command] = {
     "report": Command("harness.report.cli", "draw a report from a run's record"),
     "compare": Command("harness.report.cli", "hold runs against each other"),
     "enforcer": Command("harness.enforcer.cli", "the in-house NetworkPolicy controller"),
-    "cni": Command("harness.cnis.cli", "the catalogue of CNIs"),
+    "cni": Command("harness.run.catalogue", "the catalogue of CNIs"),
     "api": Command(
         "harness.labs.controlplane.cli",
         "the programs of a Kubernetes control plane: find, fetch, build",

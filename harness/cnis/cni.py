@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
+from typing import Any
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
+
+from harness.cnis.engine import ApiEngine
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -62,30 +65,18 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
-class ApiEngine:
-    """The policy engine as a program that watches a Kubernetes API (``--lab-api``).
+class Manifest:
+    """A file to apply, pinned: ``sha256`` is the digest of the file at ``version``.
 
-    ``argv`` and values of ``env`` may hold what those of :class:`Engine` may, and
-    ``{kubeconfig}``: a file of its service account ``account`` (``NAMESPACE/NAME``).
-    ``manifests`` are files of the checkout that are applied before, their workloads left out:
-    accounts, roles, CRDs. ``ready`` is an URL on the node that answers once the engine has all in
-    force that it was told.
+    With ``file`` in the place of ``url`` it is a file of this repository. ``images``: those of
+    this version, where they are not the entry's.
     """
 
-    argv: tuple[str, ...]
-    account: str
-    manifests: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    ready: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """A file to apply, pinned: ``sha256`` is the digest of the file at ``version``."""
-
-    url: str
-    version: str
-    sha256: str
+    version: str = ""
+    url: str = ""
+    sha256: str = ""
+    file: str = ""
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +86,48 @@ class Setting:
     workload: str  # KIND/NAME
     container: str
     name: str
-    value: str  # ``{pod_subnet}`` is filled in
+    value: str  # ``{pod_subnet}`` and ``{dataplane}`` are filled in
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A field to set in the manifest before it is applied.
+
+    ``object`` is ``KIND/NAME``. ``field`` is a path of keys with dots between them; an item of a
+    list is chosen by its name in brackets, ``spec.template.spec.containers[agent].args``, and so
+    is a key that has dots in it, ``data[net-conf.json]``. With
+    ``find``, ``value`` takes the place of just that text in the field. ``{pod_subnet}`` and
+    ``{dataplane}`` are filled in.
+    """
+
+    object: str
+    field: str
+    value: Any
+    why: str
+    find: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """Objects to apply beside the manifest, as YAML."""
+
+    yaml: str
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A workload that has to be rolled out before the CNI counts as ready."""
+    """A workload that has to be rolled out before the CNI counts as ready.
+
+    One that is not ``required`` (nothing that is tested here needs it) is waited for a while; that
+    it is not ready is then told, and the run goes on.
+    """
 
     namespace: str
     kind: str
     name: str
+    required: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +148,15 @@ class Cni:
     ``labs``: where it can run, its default first. ``deny``: ``drop``, ``reject``, or empty where
     nothing is enforced. ``lacks``: lab features that it has not, each with the reason.
     ``profile`` pins rows that the specification leaves undefined: a departure is then judged.
-    ``settings``, ``manifests``, ``images``, ``ready`` and ``config`` (a file of ``clusters/``) are
-    for clusters; ``modules`` are kernel modules that it needs on the host.
+
+    The rest is for clusters, kind's above all. ``config`` is a file of ``clusters/``.
+    ``manifests``: the first is the default, ``--lab-cni-version`` chooses another; one without a
+    URL is a file of this repository. ``settings``, ``patches`` and ``extras`` change what they
+    say. ``base``: the entry whose network this one, a mere policy engine, stands on. ``routes``:
+    the harness itself makes the network on kind's nodes. ``plugins``: CNI plugins that it needs
+    in ``/opt/cni/bin`` and kind's node image lacks. ``ready_files`` are paths that have to be on
+    every node. ``cluster_families``: what its installation here can do. ``modules`` are kernel
+    modules that it needs on the host.
     """
 
     name: str
@@ -147,7 +176,14 @@ class Cni:
     manifests: tuple[Manifest, ...] = ()
     images: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = ()
+    patches: tuple[Patch, ...] = ()
+    extras: tuple[Extra, ...] = ()
+    base: str = ""
+    routes: bool = False
+    plugins: tuple[str, ...] = ()
     ready: tuple[Ready, ...] = ()
+    ready_files: tuple[str, ...] = ()
+    cluster_families: tuple[str, ...] = ("ipv4",)
     evidence: tuple[EvidenceCommand, ...] = ()
     config: str = ""
     modules: tuple[str, ...] = ()
@@ -157,6 +193,16 @@ class Cni:
     def lab(self) -> str:
         """The lab that it runs on where none is named."""
         return self.labs[0]
+
+    @property
+    def fabric(self) -> str:
+        """The embedded lab's fabric for it: what its engine expects, else its kind of network."""
+        return (self.api_engine.fabric if self.api_engine else "") or self.network
+
+    @property
+    def needs_api(self) -> bool:
+        """Whether the embedded lab can run it only with an API."""
+        return self.api_engine is not None and self.engine is None
 
     def deviation(self, scenario_id: str, features: frozenset[str]) -> Deviation | None:
         """The known deviation that covers a scenario, if there is one."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from fake_elf import KUBERNETES, program
 
-from harness.labs.controlplane import fetch as module
+from harness.labs import download
 from harness.labs.controlplane.binaries import Binaries, BinariesError
 from harness.labs.controlplane.fetch import etcd_for, fetch
 
@@ -84,7 +84,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Site, str]]:
         def log_message(self, *args: object) -> None:
             pass
 
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(download, "RETRY_SECONDS", 0.0)
     monkeypatch.setenv("NO_PROXY", "*")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -232,7 +232,7 @@ def test_progress_of_a_long_download(
     site: tuple[Site, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, url = site
-    monkeypatch.setattr(module, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(download, "LINE_SECONDS", 0.0)
     big = program("kube-proxy", "1.36.9") + bytes(300_000)
     server.files[path_of("kube-proxy")] = big
     server.files[path_of("kube-proxy") + ".sha256"] = sha256(big).encode()

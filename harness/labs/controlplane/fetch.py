@@ -7,20 +7,15 @@ release, with the digests of all of them in ``SHA256SUMS``.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import tarfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import requests
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
-
+from harness.labs import download
 from harness.labs.controlplane.binaries import (
     NAMES,
     Binaries,
@@ -31,17 +26,10 @@ from harness.labs.controlplane.binaries import (
     parse_version,
 )
 from harness.labs.controlplane.build import releases
-from harness.labs.controlplane.store import Progress, T, fill
+from harness.labs.controlplane.store import Progress, fill
 
 KUBERNETES_URL = "https://dl.k8s.io"
 ETCD_URL = "https://github.com/etcd-io/etcd/releases/download"
-
-#: Time to connect, and the longest silence in the middle of a download.
-SILENCE_SECONDS = 30.0
-#: Between two of the three tries at one address.
-RETRY_SECONDS = 1.0
-#: Seconds between two lines about one download.
-LINE_SECONDS = 2.0
 
 
 def fetch(
@@ -133,81 +121,30 @@ def _digest(found: list[str], where: str) -> str:
     return found[0].lower()
 
 
-def _may_pass(error: BaseException) -> bool:
-    """Whether trying again can help: not where the server says that there is no such thing."""
-    if isinstance(error, requests.HTTPError):
-        return error.response is not None and error.response.status_code >= 500
-    return isinstance(error, requests.RequestException)
-
-
-def _again(call: Callable[..., T], *args: Any) -> T:
-    return Retrying(
-        retry=retry_if_exception(_may_pass),
-        stop=stop_after_attempt(3),
-        wait=wait_fixed(RETRY_SECONDS),
-        reraise=True,
-    )(call, *args)
-
-
 def _text(address: str) -> str:
-    with _reaching(address):
-        return _again(_get, address)
-
-
-def _get(address: str) -> str:
-    answer = requests.get(address, timeout=SILENCE_SECONDS)
-    answer.raise_for_status()
-    return answer.text
+    with _explained():
+        return download.text(address)
 
 
 def _download(address: str, digest: str, path: Path, progress: Progress) -> None:
     """Writes what ``address`` has to ``path``; raises unless its SHA-256 is ``digest``."""
-    begun = time.monotonic()
-    with _reaching(address):
-        found, size = _again(_stream, address, path, progress)
-    if found != digest:
-        raise BinariesError(
-            f"{address} is not what was published: its SHA-256 is {found}, published is {digest}",
-            hint="nothing of it was kept; try again, and see what stands between here and there",
-        )
-    progress(f"{path.name}: {size / 1e6:.1f} MB in {time.monotonic() - begun:.0f} s, digest good")
-
-
-def _stream(address: str, path: Path, progress: Progress) -> tuple[str, int]:
-    """The SHA-256 and the size in bytes of what came from ``address`` and went to ``path``."""
-    sha256, size, said = hashlib.sha256(), 0, time.monotonic()
-    with (
-        requests.get(address, timeout=SILENCE_SECONDS, stream=True) as answer,
-        path.open("wb") as file,
-    ):
-        answer.raise_for_status()
-        total = int(answer.headers.get("Content-Length", 0))
-        for chunk in answer.iter_content(1 << 16):
-            file.write(chunk)
-            sha256.update(chunk)
-            size += len(chunk)
-            if time.monotonic() - said > LINE_SECONDS:
-                said = time.monotonic()
-                of = f" of {total / 1e6:.1f}" if total else ""
-                progress(f"{path.name}: {size / 1e6:.1f}{of} MB")
-    return sha256.hexdigest(), size
+    with _explained():
+        download.download(address, digest, path, progress)
 
 
 @contextmanager
-def _reaching(address: str) -> Iterator[None]:
-    """Turns what ``requests`` raises into words for people."""
+def _explained() -> Iterator[None]:
+    """Adds what else brings these programs."""
     build = "`make api-binaries` in a checkout builds the programs"
     try:
         yield
-    except requests.HTTPError as error:
-        # Its text is such as "404 Client Error: Not Found for url: ..."
+    except download.NotThereError as error:
+        released = f"see that this version was released for linux/{go_processor()}"
         raise BinariesError(
-            f"{address} is not to be had: {str(error).partition(' for url')[0]}",
-            hint=f"see that this version was released for linux/{go_processor()}; or {build}",
+            error.message, hint=f"{released}; or {build}", detail=error.detail
         ) from error
-    except requests.RequestException as error:
-        raise BinariesError(
-            f"{address} cannot be reached or broke off: {type(error).__name__}",
-            hint=f"see the connection and the proxy settings, then try again; or {build}",
-            detail=str(error),
-        ) from error
+    except download.DownloadError as error:
+        hint = (
+            error.hint if isinstance(error, download.DigestError) else f"{error.hint}; or {build}"
+        )
+        raise BinariesError(error.message, hint=hint, detail=error.detail) from error

@@ -1,0 +1,145 @@
+"""Scenarios on a kind cluster that is up: the cluster lab, with evidence from kind's nodes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from harness.labs.base import Evidence, LabError
+from harness.labs.cluster import stream
+from harness.labs.cluster.connect import connect
+from harness.labs.cluster.lab import ClusterLab
+from harness.labs.kind import state
+from harness.labs.kind.recipe import Look
+from harness.labs.kind.runtime import Runtime
+from harness.model.flow import Cell, EndpointKind
+from harness.model.world import World
+
+#: Longest that a process waits for the one that makes the cluster.
+WAIT_SECONDS = 1800.0
+_PAUSE = 0.2
+_LOOK_SECONDS = 30.0
+_MOST_CHARACTERS = 400_000
+
+
+class KindLab(ClusterLab):
+    """Implements :class:`harness.labs.base.Lab` on cluster ``cluster``, which another part makes
+    and ends: see :class:`harness.labs.kind.cluster.KindCluster`. ``looks`` are its evidence.
+    """
+
+    name = "kind"
+
+    def __init__(
+        self, cluster: str, *, runtime: Runtime, looks: Sequence[Look] = (), **options: Any
+    ) -> None:
+        super().__init__(None, **options)
+        self.cluster = cluster
+        self.runtime = runtime
+        self.looks = tuple(looks)
+
+    def connect(self) -> None:
+        """See the base; waits for a cluster that is being made. Raises LabError."""
+        self._wait()
+        self._api = connect(state.kubeconfig(self.cluster))
+        super().connect()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            known = state.read(self.cluster)
+            if known is None:
+                raise LabError(f"cluster {self.cluster} is not one of the harness's")
+            if known.state in (state.UP, state.KEPT):
+                return
+            if known.state == state.FAILED:
+                raise LabError(known.error)
+            if known.abandoned or time.monotonic() > deadline:
+                raise LabError(f"cluster {self.cluster} was never made whole by its owner")
+            time.sleep(_PAUSE)
+
+    # -- evidence ----------------------------------------------------------------------------
+
+    def evidence(self, world: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
+        """See :class:`harness.labs.base.Lab`: what the data plane says on the nodes of the cells,
+        from the node or out of the CNI's own container."""
+        nodes = self._nodes_of(world, cells)
+        wanted = [(look, node) for node in nodes for look in self.looks]
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda one: self._look(*one), wanted))
+        return (*(one for one in found if one.text.strip()), *super().evidence(world, cells))
+
+    def _look(self, look: Look, node: str) -> Evidence:
+        shown = " ".join(look.argv)
+        try:
+            if look.workload:
+                namespace, kind, name, container = look.workload.split("/")
+                pod = self._pod_on(namespace, kind, name, node)
+                where = f"{namespace}/{pod} ({container}): {shown}"
+                code, text = stream.run(
+                    self.api,
+                    namespace,
+                    pod,
+                    container,
+                    look.argv,
+                    seconds=_LOOK_SECONDS,
+                    protocols=self.protocols,
+                )
+            else:
+                where = f"{self.runtime.name} exec {node} {shown}"
+                done = self.runtime.exec(node, look.argv, seconds=_LOOK_SECONDS, check=False)
+                code, text = done.code, done.out or done.err
+            if code != 0:
+                text = f"(ended with {code}) {text}"
+        except LabError as error:
+            where, text = shown, f"(not to be had: {error.message})"
+        return Evidence(look.title, node, where, text[:_MOST_CHARACTERS])
+
+    def _pod_on(self, namespace: str, kind: str, name: str, node: str) -> str:
+        """The pod of a workload on a node. Raises LabError."""
+        item = self.api.get(kind, namespace, name)
+        labels = item["spec"]["selector"].get("matchLabels") or {}
+        chosen = {
+            "labelSelector": ",".join(f"{key}={value}" for key, value in labels.items()),
+            "fieldSelector": f"spec.nodeName={node}",
+        }
+        for pod in self.api.list("Pod", namespace, **chosen)["items"]:
+            return str(pod["metadata"]["name"])
+        raise LabError(f"{kind} {namespace}/{name} has no pod on {node}")
+
+    def _nodes_of(self, world: World, cells: Sequence[Cell]) -> list[str]:
+        names: set[str | None] = set()
+        for end in {end for cell in cells for end in (cell.source, cell.target)}:
+            if end.kind is EndpointKind.NODE:
+                names.add(end.name)
+            elif end.kind is EndpointKind.POD:
+                pod = world.pods.get((end.namespace, end.name))
+                names.add(pod.node if pod else None)
+            elif end.kind is EndpointKind.SERVICE:
+                service = world.services.get((end.namespace, end.name))
+                names |= {pod.node for pod in world.backends(service)} if service else set()
+        return [name for name in self.world.nodes if name in names]
+
+    def facts(self) -> Mapping[str, Any]:
+        """See :class:`harness.labs.base.Lab`."""
+        known = state.read(self.cluster)
+        return {
+            **super().facts(),
+            "cluster": self.cluster,
+            "runtime": self.runtime.name,
+            "start_seconds": {
+                name: round(one, 1) for name, one in ((known and known.seconds) or {}).items()
+            },
+            "cni_images": self._cni_images(),
+        }
+
+    def _cni_images(self) -> list[str]:
+        """What really runs in kube-system and the like, with digests where the nodes tell them."""
+        if not hasattr(self, "_seen_images"):
+            found: set[str] = set()
+            for item in self.api.list("DaemonSet")["items"]:
+                spec = item["spec"]["template"]["spec"]
+                found |= {one["image"] for one in spec["containers"]}
+            self._seen_images = sorted(found)
+        return self._seen_images

@@ -36,6 +36,7 @@ __all__ = [
     "Loaded",
     "ManifestError",
     "Problem",
+    "documents",
     "from_manifest",
     "load",
     "load_text",
@@ -315,6 +316,41 @@ def load(
             loaded.problems += one.problems
     loaded.problems += _doubles(loaded.objects)
     return loaded
+
+
+def documents(paths: Iterable[str | PathLike[str]]) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """The objects of the same files as plain data, whatever they are, for a server to judge; and
+    what is no Kubernetes object at all."""
+    from harness.model import yamltext
+
+    found: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    for path in paths:
+        for file, content in _contents(str(path)):
+            if isinstance(content, Problem):
+                problems.append(content)
+                continue
+            for document in yamltext.documents(content):
+                if isinstance(document, yamltext.BadText):
+                    wrong = Problem(file, document.line, "", document.message, document.hint)
+                    problems.append(wrong)
+                    continue
+                for where, value in _flattened(document.value):
+                    if _is_object(value):
+                        found.append(value)
+                        continue
+                    line = yamltext.line_of(document.value, where, document.line)
+                    message = "is no Kubernetes object: it lacks apiVersion, kind or a name"
+                    problems.append(Problem(file, line, "", message))
+    return found, problems
+
+
+def _is_object(value: Any) -> bool:
+    """Whether it says what it is and what it is called."""
+    if not isinstance(value, dict) or not isinstance(value.get("metadata"), dict):
+        return False
+    told = (value.get("apiVersion"), value.get("kind"), value["metadata"].get("name"))
+    return all(isinstance(word, str) and word for word in told)
 
 
 def _contents(path: str) -> Iterator[tuple[str, str | Problem]]:

@@ -40,7 +40,9 @@ _RESOURCES: Mapping[str, tuple[str, bool]] = {
     "Deployment": ("apis/apps/v1/deployments", True),
     "ReplicaSet": ("apis/apps/v1/replicasets", True),
     "DaemonSet": ("apis/apps/v1/daemonsets", True),
+    "StatefulSet": ("apis/apps/v1/statefulsets", True),
     "Job": ("apis/batch/v1/jobs", True),
+    "CronJob": ("apis/batch/v1/cronjobs", True),
     "EndpointSlice": ("apis/discovery.k8s.io/v1/endpointslices", True),
     "NetworkPolicy": ("apis/networking.k8s.io/v1/networkpolicies", True),
     "ClusterNetworkPolicy": (
@@ -58,10 +60,17 @@ _RESOURCES: Mapping[str, tuple[str, bool]] = {
 }
 
 
+def namespaced(kind: str) -> bool:
+    """Whether objects of a kind live in namespaces. Raises LabError for one not known here."""
+    if kind not in _RESOURCES:
+        raise LabError(f"{kind} is no kind that is known here: {', '.join(sorted(_RESOURCES))}")
+    return _RESOURCES[kind][1]
+
+
 def path(kind: str, namespace: str = "", name: str = "") -> str:
     """The path of an object, of the collection it is in (no name), or of a kind everywhere."""
-    resource, namespaced = _RESOURCES[kind]
-    if namespaced and namespace:
+    resource, inner = _RESOURCES[kind]
+    if inner and namespace:
         version, _, plural = resource.rpartition("/")
         resource = f"{version}/namespaces/{namespace}/{plural}"
     return f"/{resource}/{name}" if name else f"/{resource}"

@@ -1,0 +1,1 @@
+"""The embedded lab as a playground: ``netpol lab``, ``netpol try``, ``netpol clean``."""

@@ -5,19 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
-
-import harness
 from harness.cnis.cni import Cni
+from harness.engines import make as make_
 from harness.labs.base import Lab, LabError
 from harness.labs.netns import detect
-from harness.labs.netns.fabric import FABRICS
 from harness.labs.netns.lab import NetnsLab
 
 if TYPE_CHECKING:
-    from harness.labs.controlplane.engines import ApiEngine
     from harness.run.place import Place
 
 #: What the in-house enforcer's data planes need of the kernel and of tools (see detect).
@@ -27,20 +23,19 @@ DATAPLANES = {
 }
 #: What kube-proxy needs, by its mode.
 PROXY_MODES = {"iptables": ("tool:iptables", "iptables"), "nftables": ("tool:nft", "services")}
-CHECKOUT = Path(harness.__file__).parents[1]
-#: Kinds that the lab stands in for: it runs the engine's ``argv`` in each node itself.
-_WORKLOADS = ("DaemonSet", "Deployment", "Pod")
 
 
 def check(cni: Cni, place: Place) -> list[str]:
-    """Raises LabError where it cannot come up. Returns what the API's programs are."""
+    """Raises LabError where it cannot come up. Returns what the API's programs and the engine
+    are."""
     engine = _engine_of(cni, place)
+    shape = make_.fabric_of(cni, place.fabric)
     found = detect.abilities()
-    fabric = detect.needed(FABRICS[place.fabric], place.families, proxy=True)
+    fabric = detect.needed(shape, place.families, proxy=True)
     tools = (f"tool:{name}" for name in detect.NEEDED)
     for name in ("namespaces", *tools, *fabric):
         _need(found, name, f"the embedded lab ({place.fabric})")
-    if engine:
+    if engine and not place.api:
         for name in DATAPLANES[place.dataplane]:
             _need(found, name, f"data plane {place.dataplane}")
     if not place.api:
@@ -48,10 +43,12 @@ def check(cni: Cni, place: Place) -> list[str]:
     if place.proxy == "kube-proxy":
         for name in PROXY_MODES[place.dataplane]:
             _need(found, name, f"kube-proxy in mode {place.dataplane}")
-    _api_engine(cni)
+    make_.check(cni, place.brought, place.dataplane, found)
+    make_.engine(cni, place.brought, place.dataplane)
     from harness.labs.controlplane import binaries
 
-    return [f"API: {binaries.find(place.api_version, place.api_binaries)}"]
+    api = f"API: {binaries.find(place.api_version, place.api_binaries)}"
+    return [api, *make_.header(cni, place.brought)]
 
 
 def make(cni: Cni, place: Place, directory: Path) -> Lab:
@@ -78,13 +75,13 @@ def _cluster(cni: Cni, place: Place, directory: Path) -> Lab:
     return EmbeddedClusterLab(
         directory,
         run=place.run,
-        fabric=place.fabric,
+        fabric=make_.fabric_of(cni, place.fabric),
         families=place.families,
         nodes=place.node_names,
         binaries=binaries.find(place.api_version, place.api_binaries),
         proxy=place.proxy,
         proxy_mode=place.dataplane,
-        engine=_api_engine(cni),
+        engine=make_.engine(cni, place.brought, place.dataplane),
         dataplane=place.dataplane,
     )
 
@@ -101,32 +98,6 @@ def _engine_of(cni: Cni, place: Place) -> bool:
             hint="leave out --lab-api" if place.api else "take --lab-api",
         )
     return wanted is not None
-
-
-def _api_engine(cni: Cni) -> ApiEngine | None:
-    """The engine that the entry tells of, with the objects that it needs. Raises LabError."""
-    from harness.labs.controlplane.engines import ApiEngine
-
-    told = cni.api_engine
-    if told is None:
-        return None
-    namespace, _, name = told.account.partition("/")
-    return ApiEngine(
-        _filled(told.argv),
-        (namespace, name),
-        [thing for file in told.manifests for thing in _objects(CHECKOUT / file)],
-        told.env,
-        ready=told.ready,
-    )
-
-
-def _objects(file: Path) -> list[dict[str, Any]]:
-    """What a file has for the API, without the workloads."""
-    try:
-        found = list(yaml.load_all(file.read_text(encoding="utf-8"), yaml.CSafeLoader))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LabError(f"{file}, which the engine needs, cannot be read: {error}") from None
-    return [thing for thing in found if thing and thing.get("kind") not in _WORKLOADS]
 
 
 def _filled(argv: tuple[str, ...]) -> list[str]:

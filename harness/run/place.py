@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cnis.cni import Cni
+from harness.engines.found import Found
 from harness.labs.base import Lab, LabError
 from harness.labs.netns.lab import NODES
 from harness.run import embedded
@@ -23,6 +24,7 @@ class Place:
 
     ``api``: the embedded lab as a Kubernetes cluster, with ``proxy`` (``kube-proxy`` or ``lab``)
     and the programs of ``api_version``, in ``api_binaries`` or wherever they are found.
+    ``brought``: the CNI's policy engine, where it is another's.
 
     On a cluster that exists: ``context`` of the kubeconfig ("": the current one), images of one's
     own, ``yes``: it may look like production, ``wide``: scenarios that reach into all namespaces
@@ -38,6 +40,7 @@ class Place:
     proxy: str = "kube-proxy"
     api_version: str = API_VERSION
     api_binaries: Path | None = None
+    brought: Found | None = None
     run: str = "lab"
     worker: str = ""
     context: str = ""

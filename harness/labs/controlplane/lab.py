@@ -18,6 +18,8 @@ from harness.labs.cluster.lab import ClusterLab
 from harness.labs.cluster.objects import Images
 from harness.labs.controlplane import binaries as binaries_
 from harness.labs.controlplane import crds
+from harness.labs.controlplane.acts import Acts, see
+from harness.labs.controlplane.apply import apply_all
 from harness.labs.controlplane.engines import ApiEngine, ApiEngines
 from harness.labs.controlplane.forward import Forwarder
 from harness.labs.controlplane.kubelet.hollow import HollowKubelets
@@ -43,7 +45,6 @@ Json = dict[str, Any]
 
 _ACCOUNT_SECONDS = 30.0
 _SERVICE_SECONDS = 60.0
-_CRD_SECONDS = 30.0
 _POLL = 0.02
 _LOG_CHARACTERS = 20_000
 
@@ -92,6 +93,8 @@ class EmbeddedClusterLab(ClusterLab):
         self.direct = direct
         self.dataplane = dataplane
         self.engines: ApiEngines | None = None
+        self.acts: Acts | None = None
+        """Whether a policy acted before the lab was up, where the engine asks for that."""
         self._engine = engine
         self._manifests = tuple(manifests)
         self._binaries = binaries
@@ -183,6 +186,10 @@ class EmbeddedClusterLab(ClusterLab):
         self.connect()
         self.apply([Apply(OUTSIDE)])
         self.seconds["connected"] = clock() - at
+        if self._engine is not None and self._engine.probe:
+            at = clock()
+            self.acts = see(self)
+            self.seconds["a policy acts"] = clock() - at
         self.seconds["all"] = clock() - begun
 
     def _make_nodes(self) -> list[Node]:
@@ -242,10 +249,7 @@ class EmbeddedClusterLab(ClusterLab):
         manifests = list(self._manifests)
         with contextlib.suppress(binaries_.BinariesError):  # abilities() tells what is missing
             manifests.insert(0, crds.find())
-        for manifest in manifests:
-            self.api.apply(manifest)
-            if manifest["kind"] == "CustomResourceDefinition":
-                self._wait_for_crd(manifest["metadata"]["name"])
+        apply_all(self.api, manifests)
         if self._engine is not None:
             self.engines = ApiEngines(
                 self.plane, self._engine, dataplane=self.dataplane, logs=self.run_dir
@@ -253,22 +257,6 @@ class EmbeddedClusterLab(ClusterLab):
             self.engines.prepare(self.api)
             for name in self.node_names:
                 self.engines.start(name)
-
-    def _wait_for_crd(self, name: str) -> None:
-        """Until the server serves a resource that was just defined."""
-        deadline = time.monotonic() + _CRD_SECONDS
-        while True:
-            data = self.api.get("CustomResourceDefinition", "", name)
-            conditions = data.get("status", {}).get("conditions") or ()
-            if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
-                return
-            if time.monotonic() > deadline:
-                raise LabError(
-                    f"the API server has not taken CustomResourceDefinition {name} within "
-                    f"{_CRD_SECONDS:g} s",
-                    detail="\n".join(f"  {c['type']}: {c.get('message')}" for c in conditions),
-                )
-            time.sleep(_POLL)
 
     def _wait_for_services(self) -> None:
         """Until the DNS server's Service answers from every node: proxies work, and names do."""
@@ -461,6 +449,7 @@ class EmbeddedClusterLab(ClusterLab):
                 log = self.engines.log(node)
                 text = log.read_text(errors="replace")[-_LOG_CHARACTERS:] if log.exists() else ""
                 found.append(Evidence("the engine's log", node, str(log), text))
+                found += self.engines.evidence(node)
         return (*(one for one in found if one.text.strip()), *super().evidence(world, cells))
 
     def _nodes_of(self, world: World, cells: Sequence[Cell]) -> list[str]:
@@ -495,11 +484,25 @@ class EmbeddedClusterLab(ClusterLab):
             "proxy": f"kube-proxy, {self.proxy_mode}" if self.proxy == "kube-proxy" else "lab",
             "kubelet": "hollow: pods are namespaces, images are programs of this machine",
             "dataplane": self.dataplane if self._engine else "none",
-            "engine": " ".join(self._engine.argv) if self._engine else "none",
-            "engines_ended": self.engines.ended() if self.engines else [],
+            **self._engine_facts(),
             "start_seconds": {name: round(one, 3) for name, one in self.seconds.items()},
             "tools": detect.tool_versions(),
         }
+
+    def _engine_facts(self) -> dict[str, Any]:
+        """What runs in the nodes, and what became of it."""
+        if self.engines is None:
+            return {"engine": "none", "engines_ended": []}
+        facts: dict[str, Any] = {
+            **self.engines.engine.about,
+            "engine": self.engines.command_line(),
+            "engines_ended": self.engines.ended(),
+        }
+        if self.engines.deaths:
+            facts["engine_deaths"] = [str(death) for death in self.engines.deaths]
+        if self.acts is not None:
+            facts["engine_acts"] = str(self.acts)
+        return facts
 
 
 def _names(rules: str, address: str) -> bool:

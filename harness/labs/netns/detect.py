@@ -77,6 +77,25 @@ _TRIED = (
         "modprobe ip_set_hash_ip xt_set",
     ),
     (
+        "nflog",
+        "iptables' target NFLOG",
+        "iptables -w -A OUTPUT -j NFLOG --nflog-group 86",
+        "modprobe xt_NFLOG nfnetlink_log",
+    ),
+    (
+        "physdev",
+        "iptables' match for bridges' ports",
+        "iptables -w -A FORWARD -m physdev --physdev-is-bridged --physdev-out p -j ACCEPT",
+        "modprobe xt_physdev",
+    ),
+    (
+        "overlay",
+        "overlay file systems without root",
+        "mkdir -p $TMPDIR/o/u $TMPDIR/o/w $TMPDIR/o/m && mount -t overlay overlay $TMPDIR/o/m "
+        "-o lowerdir=/usr,upperdir=$TMPDIR/o/u,workdir=$TMPDIR/o/w,userxattr",
+        "modprobe overlay (Linux 5.11 or newer)",
+    ),
+    (
         "conntrack",
         "connection tracking",
         "iptables -w -A OUTPUT -m conntrack --ctstate ESTABLISHED",

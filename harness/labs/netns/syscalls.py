@@ -23,6 +23,7 @@ MS_REC = 16384
 MS_PRIVATE = 1 << 18
 
 _PR_SET_PDEATHSIG = 1
+_MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -61,3 +62,13 @@ def sethostname(name: str) -> None:
 def die_with_parent(signal: int) -> None:
     """Have the kernel send ``signal`` to the caller when the thread that forked it ends."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
+def pivot_root(new: str, old: str) -> None:
+    """Make ``new`` the root of the caller's mount namespace, and put the old one at ``old``."""
+    _check(_libc.pivot_root(new.encode(), old.encode()), "pivot_root")
+
+
+def detach(target: str) -> None:
+    """Take a mount away, as soon as nobody uses it."""
+    _check(_libc.umount2(target.encode(), _MNT_DETACH), f"umount {target}")

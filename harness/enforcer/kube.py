@@ -219,6 +219,7 @@ class Follower:
                 self._pause(ABSENT)
                 return
             if error.status == 410:
+                self._log("expired", {"kind": self._resource.kind, "version": self._version})
                 self._version = ""
                 self._pause(WAIT)
                 return

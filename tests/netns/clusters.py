@@ -28,7 +28,8 @@ def cluster_up(
 
     ``sound``: all programs and kubelets must be well at the end.
     """
-    lab = EmbeddedClusterLab(directory, binaries=binaries.find(), **options)
+    options.setdefault("binaries", binaries.find())
+    lab = EmbeddedClusterLab(directory, **options)
     lab.up()
     try:
         yield lab

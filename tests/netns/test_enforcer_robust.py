@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from onenode import Enforcer, OneNode
 
+from tests.netns import attack
+
 A, B = "10.244.1.2", "10.244.1.3"
 A6, B6 = "fd00:1::2", "fd00:1::3"
 OURS = re.compile("NETPOL|NP[a-z][46]-|netpol")
@@ -164,37 +166,11 @@ def test_foreign_rules_are_left_alone(node: OneNode, plane: str) -> None:
     assert not OURS.search(everything)
 
 
-ATTACK = """
-import select, socket, sys, time
-targets, tried, got = sys.argv[1:], 0, 0
-poll = select.epoll(); poll.register(0, select.EPOLLIN); waiting = {}
-print("begun", flush=True)
-while True:
-    for address in targets:
-        end = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-        end.setblocking(False)
-        end.connect_ex((address, 80))
-        waiting[end.fileno()] = end
-        poll.register(end, select.EPOLLOUT)
-        tried += 1
-    for fd, _ in poll.poll(0.002):
-        if fd == 0:
-            print(tried, got, flush=True)
-            sys.exit()
-        poll.unregister(fd)
-        end = waiting.pop(fd)
-        got += end.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
-        end.close()
-    while len(waiting) > 200:
-        waiting.pop(next(iter(waiting))).close()
-"""
-
-
 class Attack:
-    """A client that tries forbidden connections all the time, hundreds in a second."""
+    """:mod:`tests.netns.attack` from a client of the node."""
 
     def __init__(self, node: OneNode, client: str, *targets: str) -> None:
-        argv = [*node.enter(client), sys.executable, "-c", ATTACK, *targets]
+        argv = [*node.enter(client), sys.executable, attack.__file__, *targets]
         self.program = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.program.stdout
         assert self.program.stdout.readline() == b"begun\n"
@@ -213,7 +189,7 @@ def test_killed_at_any_moment_it_is_never_open(node: OneNode, plane: str) -> Non
     moments = random.Random(plane)
     with start(node, plane) as enforcer:
         enforcer.sync(POD_A, POD_B, DENY, ALLOW_A_AT_81)
-        attack = Attack(node, "b", A, A6)
+        client = Attack(node, "b", A, A6)
         for _ in range(kills):
             enforcer.restart()
             events = [("ADDED", thing) for thing in (POD_A, POD_B, DENY, ALLOW_A_AT_81)]
@@ -221,7 +197,7 @@ def test_killed_at_any_moment_it_is_never_open(node: OneNode, plane: str) -> Non
             time.sleep(moments.uniform(0.0, 0.4))
         enforcer.restart()
         enforcer.sync(POD_A, POD_B, DENY, ALLOW_A_AT_81)
-        tried, got = attack.end()
+        tried, got = client.end()
         assert tried > kills * 10
         assert got == 0, f"{got} of {tried}"
         assert node.can("b", A, 81)
@@ -230,7 +206,7 @@ def test_killed_at_any_moment_it_is_never_open(node: OneNode, plane: str) -> Non
         epochs |= set(re.findall(r"netpol-([a-z])\b", node.run("nft", "list", "tables")))
         assert len(epochs) == 1
         # and the attack would have got through an opening
-        attack = Attack(node, "b", A, A6)
+        client = Attack(node, "b", A, A6)
         enforcer.drop(DENY, ALLOW_A_AT_81)
         time.sleep(0.2)
-        assert attack.end()[1] > 0
+        assert client.end()[1] > 0

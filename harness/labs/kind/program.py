@@ -145,6 +145,16 @@ class Kind:
             )
         except CommandError as error:
             said = error.text
-            why = command.cause(said) if error.code is not None else error.message
+            why = _why(said) if error.code is not None else error.message
             hint = next((hint for words, hint in _HINTS if words in said), "")
             raise CommandError(f"{what}: {why}", hint=hint, text=said, code=error.code) from None
+
+
+def _why(said: str) -> str:
+    """kind's error in one line: what it was doing, and the last word of the command that failed."""
+    error = command.cause(said)
+    doing, ran, _ = error.partition(': command "')
+    output = said.partition("Command Output:")[2]
+    if ran and output.strip():
+        return f"{doing}: {output.strip().splitlines()[-1].strip()}"
+    return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from harness.labs.cluster.objects import RUN_LABEL, Images
 from harness.labs.cluster.watch import PodWatch
 from harness.model import transition
 from harness.model.actions import Action, Apply, Delete, Finish, Relabel
+from harness.model.fields import STRICT_CIDRS_SINCE
 from harness.model.flow import Cell, Endpoint, EndpointKind
 from harness.model.manifest import from_manifest, to_manifest
 from harness.model.policy import Protocol
@@ -204,6 +206,10 @@ class ClusterLab:
             found.add("dns")
         else:
             missing["dns"] = "there is no Service kube-dns in kube-system"
+        if tuple(map(int, re.findall(r"\d+", self.version)[:2])) < STRICT_CIDRS_SINCE:
+            found.add("lax-cidrs")
+        else:
+            missing["lax-cidrs"] = f"Kubernetes {self.version} refuses ranges with host bits"
         if self.ask_ips:
             found.add("address-reuse")
         else:

@@ -90,6 +90,7 @@ class NetnsLab:
         self.features, self.missing = detect.lab_features(
             self.fabric, self.families, proxy=proxy, dns=self._dns
         )
+        self.features |= {"lax-cidrs"}  # no API server that would refuse them
         self._seq = 0
         self._rules: dict[str, services.Rules] = {}
         self._names = ""

@@ -153,7 +153,12 @@ class Api:
 
 
 def _checked(path: str, status: int, body: bytes) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(body) if body else {}
+    data: dict[str, Any] = {}
+    try:
+        data = json.loads(body) if body else data
+    except ValueError:  # a path that is not served is answered in plain text
+        if status < 400:
+            raise
     if status >= 400:
         raise ApiError(f"{path}: {data.get('message') or f'HTTP status {status}'}", status)
     return data

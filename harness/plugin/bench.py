@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import pytest
 from harness.labs.base import Lab, LabError
 from harness.plugin.live import Live
 from harness.report.record import ScenarioRecord
-from harness.run import place
+from harness.run import apart, place
 from harness.run.runner import Runner
 from harness.scenarios.families import in_families
 from harness.scenarios.scenario import Scenario
@@ -48,7 +49,8 @@ class Bench:
         if self._error is not None:
             raise self._error
         if self._lab is None:
-            lab = place.make(self.run.cni, self.run.place, self._logs("lab"))
+            here = replace(self.run.place, worker=self.worker)
+            lab = place.make(self.run.cni, here, self._logs("lab"))
             started = time.monotonic()
             self.live.say(f"lab {self.run.place.name} is coming up …")
             try:
@@ -107,13 +109,31 @@ class Bench:
         from harness.plugin.items import RECORDS
 
         spoken = in_families(scenario, self.run.place.families)
-        record = (runner or self.runner).run(spoken)
+        record = self._measured(spoken, runner or self.runner)
         replay = getattr(item, "replay", None)
         record.rerun = self.run.rerun(*(replay() if replay else [item.nodeid]))
         record.worker = self.worker
         item.stash.setdefault(RECORDS, []).append(record)
         self.failed |= record.outcome in ("failed", "error")
         return record
+
+    def _measured(self, scenario: Scenario, runner: Runner) -> ScenarioRecord:
+        """Run it; on a cluster that is shared in its turn, and only if it keeps to itself."""
+        if not self.run.place.shared:
+            return runner.run(scenario)
+        if not self.run.place.reaches_all and (why := apart.wide(scenario)):
+            return runner.skipped(scenario, f"{why}: --lab-cluster-wide runs it all the same")
+        alone = apart.alone(scenario)
+        with self.turns.take(alone=alone):
+            record = runner.run(scenario)
+            if alone:
+                runner.clear()
+            return record
+
+    @cached_property
+    def turns(self) -> apart.Turns:
+        """Turns with the other workers of the run."""
+        return apart.Turns(self.run.directory / "logs")
 
     def facts(self) -> Mapping[str, Any]:
         """What the lab says of itself, empty while it is not up."""
@@ -126,6 +146,8 @@ class Bench:
             self._runner = None
         if not self._kept:
             self._down()
+        if "turns" in self.__dict__:
+            self.turns.close()
 
     @property
     def _kept(self) -> bool:
@@ -138,7 +160,7 @@ class Bench:
         if self._lab is None:
             return
         try:
-            if not self._kept:
+            if not self._kept or self.run.place.shared:
                 return
             if _has_terminal():
                 with suppress(KeyboardInterrupt):

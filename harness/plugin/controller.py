@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from _pytest.junitxml import xml_key
 
+from harness.labs.base import LabError
+from harness.labs.cluster.objects import RUN_LABEL
 from harness.plugin.items import NETPOL, tell
 from harness.plugin.live import Listener
 from harness.plugin.session import TOLD, Run
@@ -42,6 +44,7 @@ class Controller:
         self.facts: dict[str, Any] = {}
         self.told: set[str] = set()
         self.interrupted = False
+        self.failed = False
         if not config.getoption("xmlpath") and not config.getoption("collectonly"):
             # pytest's own JUnit plugin is configured after this one, and writes it.
             config.option.xmlpath = str(run.directory / "junit.xml")
@@ -53,21 +56,20 @@ class Controller:
     def pytest_report_header(self) -> list[str]:
         run, options = self.run, self.run.options
         version = f" {run.cni.version}" if run.cni.version else ""
-        engine = f", data plane {options.dataplane}" if self.engine else ""
-        proxy = f", proxy {run.place.proxy}" if run.place.api else ""
-        families = "+".join(f"IPv{family}" for family in options.families)
         return [
-            f"netpol: {run.cni.title}{version} on lab {run.place.name}: {options.nodes} nodes, "
-            f"fabric {run.place.fabric}{proxy}{engine}, {families}",
+            f"netpol: {run.cni.title}{version} on {run.place.words(self.engine)}",
             *(f"netpol: {line}" for line in run.told),
             f"netpol: seed {run.seed}; lab kept: {options.keep}; report: "
             f"{self._shown(run.directory)}",
         ]
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> None:
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         if session.config.getoption("collectonly") or session.testsfailed:
-            return
+            return None
+        if self.run.options.dry_run:
+            self.summary.plan(session.items)
+            return True  # and nothing is run
         run = self.run
         self.writer = RecordWriter(run.directory)
         self.writer.header(
@@ -91,12 +93,32 @@ class Controller:
         if self.writer.problem:
             raise pytest.UsageError(f"{self.writer.problem}\n  the option is --lab-report")
         _point(run.options.report / LATEST, run.directory)
+        if session.items or self.config.getoption("numprocesses", None):
+            self._prepare()
+        return None
+
+    def _prepare(self) -> None:
+        """Make what all tests share. Where that fails, each test says so."""
+        reporter: Any = self.config.pluginmanager.getplugin("terminalreporter")
+
+        def say(text: str) -> None:
+            reporter.write_line(f"netpol: {text}")
+
+        run = self.run
+        with contextlib.suppress(LabError):
+            keep = run.options.keep != "never"
+            place.prepare(run.cni, run.place, run.directory / "logs", say, keep_failed=keep)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Tell an xdist worker what has been decided for the whole run."""
         live = self.listener.address if self.listener else ""
-        node.workerinput[TOLD] = {"id": self.run.id, "seed": self.run.seed, "live": live}
+        node.workerinput[TOLD] = {
+            "id": self.run.id,
+            "seed": self.run.seed,
+            "live": live,
+            "cni": self.run.cni.name,
+        }
 
     # -- while --------------------------------------------------------------------------------
 
@@ -159,6 +181,7 @@ class Controller:
     def pytest_sessionfinish(
         self, session: pytest.Session, exitstatus: int
     ) -> Generator[None, object, object]:
+        self.failed = bool(session.testsfailed)
         self._finish(exitstatus)
         # A full disk must not cost the summary: pytest's JUnit writer does not expect one.
         try:
@@ -211,8 +234,29 @@ class Controller:
             except OSError as error:
                 self.summary.problems.append(f"{name} could not be written: {error.strerror}")
 
+    def pytest_unconfigure(self) -> None:
+        """What workers have left on a cluster that they share: one that has died leaves all."""
+        if self.writer is None or not self.run.place.shared:
+            return
+        wanted = self.run.options.keep
+        keep = wanted == "always" or (wanted == "failed" and self.failed)
+        logs = self.run.directory / "logs"
+        for line in place.finish(self.run.cni, self.run.place, logs, failed=self.failed, keep=keep):
+            print(f"netpol: {line}")
+        if self.run.place.lab == "kind":
+            return
+        if keep:
+            print(f"\nKept: kubectl delete namespaces -l {RUN_LABEL}={self.run.id} deletes it.")
+            return
+        try:
+            place.clear_away(self.run.place)
+        except LabError as error:
+            print(f"\nWhat this run has made on the cluster is still there: {error}")
+
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self.writer is None:
+            for line in self.summary.planned:
+                terminalreporter.write_line(f"netpol: {line}")
             return
         lines = self.summary.lines(self.writer.problem)
         terminalreporter.write_sep("=", "netpol")

@@ -44,7 +44,8 @@ def run_scenario(request: pytest.FixtureRequest) -> Callable[..., ScenarioRecord
 
     def run(scenario: Scenario, *, fabric: str | None = None) -> ScenarioRecord:
         check(scenario)
-        if fabric is not None and bench.run.place.lab != "netns":
+        own = bench.run.place.fabric
+        if fabric not in (None, own) and bench.run.place.lab != "netns":
             pytest.skip("only the embedded lab can choose its fabric")
         with bench.on(fabric) if fabric else nullcontext() as runner:
             record = bench.measure(item, scenario, runner)

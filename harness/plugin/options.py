@@ -34,6 +34,22 @@ def add(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="a CNI of your own, in the form of a catalogue entry; takes the place of --cni",
     )
+    option(
+        "--lab-engine",
+        metavar="PATH",
+        help="the CNI's policy engine on the embedded lab: its program, a directory with bin/ and "
+        "crds/, or an image archive",
+    )
+    option(
+        "--lab-images",
+        metavar="DIR",
+        help="image archives to take images from (*.tar), where nothing can be pulled",
+    )
+    option(
+        "--lab-cni-version",
+        metavar="VERSION",
+        help="release of the CNI (the catalogue entry's own)",
+    )
     option("--lab", choices=LABS, help="where it runs (the catalogue entry's own default)")
     option("--lab-fabric", choices=FABRICS, help="kind of pod network (the CNI's own)")
     option("--lab-families", choices=tuple(FAMILIES), default="ipv4", help="IP families (ipv4)")
@@ -41,7 +57,7 @@ def add(parser: pytest.Parser) -> None:
         "--lab-dataplane",
         choices=DATAPLANES,
         default="iptables",
-        help="data plane of the in-house enforcer (iptables)",
+        help="data plane of the policy engine on the embedded lab (iptables)",
     )
     option("--lab-nodes", type=_count(1, 64), default=3, metavar="N", help="nodes (3)")
     option(
@@ -56,14 +72,71 @@ def add(parser: pytest.Parser) -> None:
         help="with --lab-api: what makes Services of the nodes' rules, kube-proxy in the mode of "
         "the data plane, or the lab's own translation (kube-proxy)",
     )
-    option(
-        "--lab-api-version", metavar="1.36", help="with --lab-api: version of Kubernetes (1.36)"
-    )
+    option("--lab-api-version", metavar="1.36", help="with --lab-api: version of Kubernetes (1.36)")
     option(
         "--lab-api-binaries",
         metavar="DIR",
         help="with --lab-api: where its programs are (KUBEBUILDER_ASSETS, setup-envtest's store, "
         "PATH, the cache that `netpol api fetch` and `make api-binaries` fill)",
+    )
+    option(
+        "--lab-kind-image",
+        metavar="IMAGE",
+        help="--lab kind: node image, or a version of Kubernetes (1.36, pinned by digest)",
+    )
+    option(
+        "--lab-clusters",
+        type=_count(1, 16),
+        metavar="N",
+        help="--lab kind: so many clusters, which the workers of -n share out (1)",
+    )
+    option(
+        "--lab-reuse",
+        metavar="NAME",
+        help="--lab kind: a kind cluster that is there, left as it is at the end",
+    )
+    option(
+        "--lab-network",
+        metavar="NAME",
+        help="--lab kind: the catalogue's entry whose network a mere policy engine stands on",
+    )
+    option(
+        "--lab-cni-manifest",
+        action="append",
+        metavar="FILE",
+        help="--lab kind: what to apply in the place of the catalogue's manifest; may be repeated",
+    )
+    option(
+        "--lab-offline",
+        action="store_true",
+        help="--lab kind: download no manifest; those of the cache and of --lab-images are taken",
+    )
+    option("--lab-context", metavar="NAME", help="--lab kubeconfig: its context (the current one)")
+    option(
+        "--lab-yes",
+        action="store_true",
+        help="--lab kubeconfig: run on a cluster that looks like production, too",
+    )
+    option(
+        "--lab-cluster-wide",
+        action="store_true",
+        help="--lab kubeconfig: also scenarios that reach into namespaces of others "
+        "(ClusterNetworkPolicy, labels of nodes)",
+    )
+    option(
+        "--lab-server-image",
+        metavar="IMAGE",
+        help="--lab kubeconfig: nginx, from a registry of yours (the published one)",
+    )
+    option(
+        "--lab-client-image",
+        metavar="IMAGE",
+        help="--lab kubeconfig: busybox, likewise",
+    )
+    option(
+        "--lab-dry-run",
+        action="store_true",
+        help="look whether the lab can be had, say what would be made and run, and stop there",
     )
     option(
         "--lab-deadline",
@@ -143,8 +216,11 @@ def add(parser: pytest.Parser) -> None:
 class Options:
     """The values of the group, typed. ``None`` where nothing was given and the CNI decides."""
 
-    cni: str
+    cni: str | None
     engine_file: Path | None
+    engine: Path | None
+    images: Path | None
+    cni_version: str
     lab: str | None
     fabric: str | None
     families: tuple[int, ...]
@@ -154,6 +230,18 @@ class Options:
     proxy: str | None
     api_version: str | None
     api_binaries: Path | None
+    kind_image: str
+    clusters: int | None
+    reuse: str
+    network: str
+    cni_manifests: tuple[Path, ...]
+    offline: bool
+    context: str
+    yes: bool
+    wide: bool
+    server_image: str
+    client_image: str
+    dry_run: bool
     deadline: float | None
     timeout: float | None
     hold: float | None
@@ -177,8 +265,11 @@ class Options:
             generated = 0  # the array alone
         here = config.invocation_params.dir
         return cls(
-            cni=get("cni") if get("cni") is not None else "enforcer",
+            cni=get("cni"),
             engine_file=here / engine if (engine := get("lab_engine_file")) else None,
+            engine=here / program if (program := get("lab_engine")) else None,
+            images=here / archives if (archives := get("lab_images")) else None,
+            cni_version=get("lab_cni_version") or "",
             lab=get("lab"),
             fabric=get("lab_fabric"),
             families=FAMILIES[get("lab_families")],
@@ -187,6 +278,18 @@ class Options:
             api=get("lab_api"),
             proxy=get("lab_proxy"),
             api_version=get("lab_api_version"),
+            kind_image=get("lab_kind_image") or "",
+            clusters=get("lab_clusters"),
+            reuse=get("lab_reuse") or "",
+            network=get("lab_network") or "",
+            cni_manifests=tuple(here / file for file in get("lab_cni_manifest") or ()),
+            offline=get("lab_offline"),
+            context=get("lab_context") or "",
+            yes=get("lab_yes"),
+            wide=get("lab_cluster_wide"),
+            server_image=get("lab_server_image") or "",
+            client_image=get("lab_client_image") or "",
+            dry_run=get("lab_dry_run"),
             api_binaries=here / programs if (programs := get("lab_api_binaries")) else None,
             deadline=get("lab_deadline"),
             timeout=get("lab_timeout"),
@@ -206,7 +309,8 @@ class Options:
 def given(config: pytest.Config) -> bool:
     """Whether the command line asks for a run of ours."""
     return bool(config.getoption("lab_api")) or any(
-        config.getoption(name) is not None for name in ("cni", "lab", "lab_engine_file")
+        config.getoption(name) is not None
+        for name in ("cni", "lab", "lab_engine_file", "lab_engine")
     )
 
 

@@ -6,7 +6,7 @@ import os
 import random
 import shlex
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from _pytest.mark import pytest_collection_modifyitems as select
 from harness.cnis import catalogue
 from harness.cnis.cni import Cni, CniError
 from harness.labs.base import LabError
+from harness.plugin import brought
 from harness.plugin.options import LABS, Options
 from harness.report import baseline
 from harness.report.baseline import BaselineError
@@ -51,24 +52,40 @@ class Run:
     def rerun(self, *chosen: str) -> str:
         """The shell command that runs just this (a test by its id) of the run again."""
         options = self.options
+        embedded = self.place.lab == "netns"
         asked = ["--cni", self.cni.name]
         if options.engine_file is not None:
             asked = ["--lab-engine-file", str(options.engine_file)]
         for option, value, default in (
             ("--lab", self.place.lab, self.cni.lab),
-            ("--lab-fabric", self.place.fabric, self.cni.network),
+            ("--lab-engine", str(options.engine or ""), ""),
+            ("--lab-images", str(options.images or ""), ""),
+            ("--lab-cni-version", options.cni_version, ""),
+            ("--lab-fabric", self.place.fabric, self.cni.fabric if embedded else self.cni.network),
             ("--lab-families", self.place.families_name, "ipv4"),
             ("--lab-dataplane", options.dataplane, "iptables"),
             ("--lab-nodes", str(options.nodes), "3"),
             ("--lab-proxy", self.place.proxy, "kube-proxy"),
             ("--lab-api-version", self.place.api_version, place.API_VERSION),
             ("--lab-api-binaries", str(self.place.api_binaries or ""), ""),
+            ("--lab-kind-image", options.kind_image, ""),
+            ("--lab-network", options.network, ""),
+            ("--lab-context", self.place.context, ""),
+            ("--lab-server-image", self.place.server_image, ""),
+            ("--lab-client-image", self.place.client_image, ""),
         ):
             if value != default:
                 asked += [option, value]
-        if self.place.api:
-            asked.append("--lab-api")
+        for file in options.cni_manifests:
+            asked += ["--lab-cni-manifest", str(file)]
+        asked += [f"--lab-{name}" for name in self._switches()]
         return shlex.join(["pytest", *chosen, *asked, "--lab-seed", str(self.seed)])
+
+    def _switches(self) -> Iterator[str]:
+        place = self.place
+        named = {"api": place.api, "yes": place.yes, "cluster-wide": place.wide}
+        named["offline"] = place.kind.offline
+        yield from (name for name, there in named.items() if there)
 
 
 RUN = pytest.StashKey[Run]()
@@ -89,6 +106,8 @@ def begin(config: pytest.Config, suites: Suites) -> None:
     plugins.register(fixtures, "netpol-fixtures")
     if worker:
         return
+    if run.options.dry_run:
+        config.option.dist = "no"  # no workers
     # Raises UsageError here for a -k or -m that cannot be read; in a worker it would be lost.
     select([], config)
     if not config.getoption("collectonly"):
@@ -129,8 +148,9 @@ def _decided() -> dict[str, Any]:
 
 def _checked(config: pytest.Config, decided: Mapping[str, Any]) -> Run:
     options = Options.of(config)
-    cni = _cni(options)
-    lab = options.lab or cni.lab
+    asked = brought.wanted(options, _name(options, decided))
+    cni = brought.entry(asked)
+    lab = options.lab or ("netns" if options.engine else cni.lab)
     if lab == "netns" and options.keep != "never" and config.getoption("numprocesses", None):
         raise pytest.UsageError(
             "--lab-keep: an embedded lab lives as long as its process, and the workers of -n end; "
@@ -142,13 +162,13 @@ def _checked(config: pytest.Config, decided: Mapping[str, Any]) -> Run:
             f"--lab {lab}: {cni.title} runs on {' or '.join(can)}; on lab {lab} take one of "
             + ", ".join(name for name in catalogue.names() if lab in catalogue.get(name).labs)
         )
-    for name, value in (
-        ("--lab-proxy", options.proxy),
-        ("--lab-api-version", options.api_version),
-        ("--lab-api-binaries", options.api_binaries),
-    ):
-        if value is not None and not options.api:
-            raise pytest.UsageError(f"{name} is for --lab-api, which is not there")
+    engine = None
+    if lab == "netns":
+        cni, engine = brought.with_engine(asked)
+    api = options.api or (lab == "netns" and cni.needs_api)
+    _fitting(options, api, lab)
+    if lab == "kind":
+        cni = _at_version(cni, options.cni_version)
     if options.api and lab != "netns":
         raise pytest.UsageError(f"--lab-api is for the embedded lab, and this is --lab {lab}")
     return Run(
@@ -156,14 +176,31 @@ def _checked(config: pytest.Config, decided: Mapping[str, Any]) -> Run:
         cni=cni,
         place=place.Place(
             lab=lab,
-            fabric=options.fabric or cni.network,
+            fabric=options.fabric or (cni.fabric if lab == "netns" else cni.network),
             families=options.families,
             dataplane=options.dataplane,
             nodes=options.nodes,
-            api=options.api,
+            api=api,
+            brought=engine,
             proxy=options.proxy or "kube-proxy",
             api_version=options.api_version or place.API_VERSION,
             api_binaries=options.api_binaries,
+            run=decided["id"],
+            context=options.context,
+            server_image=options.server_image,
+            client_image=options.client_image,
+            yes=options.yes,
+            wide=options.wide,
+            dry_run=options.dry_run,
+            kind=place.KindOptions(
+                image=options.kind_image,
+                clusters=options.clusters or 1,
+                reuse=options.reuse,
+                files=options.cni_manifests,
+                archives=options.images,
+                offline=options.offline,
+                network=options.network,
+            ),
         ),
         id=decided["id"],
         seed=decided["seed"] if options.seed is None else options.seed,
@@ -171,21 +208,57 @@ def _checked(config: pytest.Config, decided: Mapping[str, Any]) -> Run:
     )
 
 
-def _cni(options: Options) -> Cni:
-    """The catalogue's entry, or the one that was brought along."""
-    if options.engine_file is None:
-        try:
-            return catalogue.get(options.cni)
-        except CniError as error:
-            raise pytest.UsageError(f"--cni: {error}") from None
+def _at_version(cni: Cni, version: str) -> Cni:
+    """The entry as of another version that it pins, for a kind cluster. Raises UsageError."""
+    from harness.run import manifests
+
     try:
-        text = options.engine_file.read_text(encoding="utf-8")
-        return catalogue.parse(options.engine_file.stem, text)
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text file"
-        raise pytest.UsageError(f"--lab-engine-file {options.engine_file}: {why}") from None
+        return manifests.at_version(cni, version)
     except CniError as error:
-        raise pytest.UsageError(f"--lab-engine-file: {error}") from None
+        raise pytest.UsageError(str(error)) from None
+
+
+def _fitting(options: Options, api: bool, lab: str) -> None:
+    """Raises UsageError for an option that has no meaning here."""
+    needs: dict[tuple[str, bool], tuple[tuple[str, object], ...]] = {
+        ("--lab-api", api): (
+            ("--lab-proxy", options.proxy),
+            ("--lab-api-version", options.api_version),
+            ("--lab-api-binaries", options.api_binaries),
+        ),
+        ("--lab kubeconfig", lab == "kubeconfig"): (
+            ("--lab-context", options.context),
+            ("--lab-yes", options.yes),
+            ("--lab-cluster-wide", options.wide),
+        ),
+        ("--lab kind", lab == "kind"): (
+            ("--lab-kind-image", options.kind_image),
+            ("--lab-clusters", options.clusters),
+            ("--lab-reuse", options.reuse),
+            ("--lab-network", options.network),
+            ("--lab-cni-manifest", options.cni_manifests),
+            ("--lab-offline", options.offline),
+        ),
+        ("--lab kubeconfig or kind", lab in ("kubeconfig", "kind")): (
+            ("--lab-server-image", options.server_image),
+            ("--lab-client-image", options.client_image),
+        ),
+    }
+    for (wanted, there), given in needs.items():
+        for name, value in given:
+            if value and not there:
+                raise pytest.UsageError(f"{name} is for {wanted}, which is not asked for")
+
+
+def _name(options: Options, decided: Mapping[str, Any]) -> str:
+    """The CNI's: as it was given, or told to this worker, or what a cluster that exists has."""
+    name = options.cni or decided.get("cni")
+    if name is None and options.lab == "kubeconfig":
+        try:
+            name = place.recognise(options.context)
+        except LabError as error:
+            raise pytest.UsageError(str(error)) from None
+    return name or "enforcer"
 
 
 def _baseline(path: Path | None) -> Mapping[str, str]:

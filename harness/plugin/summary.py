@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.plugin.session import Run
 from harness.report.record import RecordError
+from harness.run import apart
 
 Line = tuple[str, dict[str, bool]]
 PLAIN: dict[str, bool] = {}
@@ -25,6 +26,24 @@ class Summary:
         self.mended: list[str] = []
         self.latencies: dict[str, list[float]] = {"allow": [], "deny": []}
         self.problems: list[str] = []
+        self.planned: list[str] = []
+
+    def plan(self, items: Iterable[Any]) -> None:
+        """What a run of these tests would make at once, for ``--lab-dry-run``."""
+        tests = list(items)
+        scenarios = [item.scenario for item in tests if hasattr(item, "scenario")]
+        worlds = [scenario.world for scenario in scenarios]
+        pods = max((len(world.pods) for world in worlds), default=0)
+        namespaces = max((len(world.namespaces) for world in worlds), default=0)
+        self.planned = [
+            f"would run {len(tests)} tests, {len(scenarios)} of them scenarios of files; each "
+            f"worker has up to {namespaces} namespaces and {pods} pods of theirs at once"
+        ]
+        wide = sum(bool(apart.wide(scenario)) for scenario in scenarios)
+        if self.run.place.shared and wide:
+            does = "runs" if self.run.place.wide else "skips"
+            self.planned.append(f"{does} {wide} scenarios that reach into namespaces of others")
+        self.planned.append("nothing was made and nothing was run (--lab-dry-run)")
 
     def count(self, data: Mapping[str, Any]) -> None:
         """Add one test's tally, see :func:`harness.plugin.items.tally`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from harness.model import routing
 from harness.model.flow import Cell, EndpointKind, Via
 from harness.model.world import Pod, World
@@ -11,17 +13,19 @@ class NoAddressError(LookupError):
     """There is nothing to dial: the target has no address of the family, or is not there."""
 
 
-def dial(world: World, cell: Cell) -> tuple[str, int]:
+def dial(
+    world: World, cell: Cell, called: Callable[[str], str] = lambda namespace: namespace
+) -> tuple[str, int]:
     """Host (an address, or a Service's name) and port. Raises :class:`NoAddressError`.
 
     Names are ``SERVICE.NAMESPACE``, short enough for every cluster's search path, whatever its
-    domain is called.
+    domain is called. ``called``: a namespace's name in the cluster itself.
     """
     try:
         match cell.via:
             case Via.SERVICE_NAME:
                 service = routing.find_service(world, cell.target)
-                return f"{service.name}.{service.namespace}", cell.port
+                return f"{service.name}.{called(service.namespace)}", cell.port
             case Via.SERVICE_IP:
                 ips = routing.find_service(world, cell.target).cluster_ips
             case _:

@@ -7,7 +7,7 @@ import secrets
 import selectors
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol as Shape
 
@@ -68,6 +68,8 @@ class Clients(Shape):
 
     def shell(self, client: Endpoint) -> Shell: ...
 
+    # A lab where namespaces have other names than in scenarios has ``dns_namespace(name)`` too.
+
 
 @dataclass(eq=False, slots=True)
 class Probe:
@@ -106,6 +108,7 @@ class Prober:
 
     def __init__(self, lab: Clients, listening: Listening | None = None) -> None:
         self._lab = lab
+        self._called: Callable[[str], str] = getattr(lab, "dns_namespace", str)
         self._listening = listening or Selected()
         self._clients: dict[Endpoint, _Client] = {}
         self._by_shell: dict[int, tuple[Endpoint, _Client]] = {}
@@ -262,7 +265,7 @@ class Prober:
         if probe.command:
             line = batch.command(probe.token, slot, probe.command)
         else:
-            host, port = dial(self.world, probe.cell)
+            host, port = dial(self.world, probe.cell, self._called)
             line = batch.probe(probe.token, slot, probe.cell.protocol, host, port)
         client.free.pop()
         client.untidy += 1

@@ -23,7 +23,7 @@ def check(cni: Cni, place: Place) -> list[str]:
     """The plan, a line each. Raises LabError where the user lacks rights, the cluster is not fit,
     or looks like production and nobody has said that it may be used. Makes nothing."""
     found = _survey(place.context)
-    if found.alarms and not place.yes:
+    if found.alarms and not (place.yes or place.dry_run):
         raise LabError(
             f"{found.server} looks like production: {'; '.join(found.alarms)}",
             hint="--lab-yes runs on it all the same; --lab-dry-run says what would be made",
@@ -39,7 +39,8 @@ def plan(cni: Cni, place: Place, found: Survey) -> Iterator[str]:
         name if name == alias else f"{name} as {alias}" for alias, name in names.items()
     )
     if found.alarms:
-        yield f"told that it may be used, although {'; '.join(found.alarms)}"
+        told = "told that it may be used" if place.yes else "refused without --lab-yes"
+        yield f"it looks like production: {'; '.join(found.alarms)}; {told}"
     seen = recognised(found)
     yield (
         f"what enforces policies there: {' or '.join(seen)}, by its DaemonSet"

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cnis.cni import Cni
 from harness.engines.found import Found
-from harness.labs.base import Lab, LabError
+from harness.labs.base import Lab
 from harness.labs.netns.lab import NODES
 from harness.run import embedded
 
 API_VERSION = "1.36"
 """Of Kubernetes, for ``--lab-api``."""
-#: Container engines that kind can use.
-ENGINES = ("docker", "podman", "nerdctl")
+
+
+@dataclass(frozen=True, slots=True)
+class KindOptions:
+    """What can be asked for of ``--lab kind``.
+
+    ``image``: a node image or a version of Kubernetes; ``clusters``: how many; ``reuse``: the name
+    of one that is there; ``files``: manifests in the place of the catalogue's; ``archives``: a
+    directory of image archives; ``offline``: nothing is downloaded; ``network``: the entry whose
+    network a mere policy engine stands on.
+    """
+
+    image: str = ""
+    clusters: int = 1
+    reuse: str = ""
+    files: tuple[Path, ...] = ()
+    archives: Path | None = None
+    offline: bool = False
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +45,8 @@ class Place:
 
     On a cluster that exists: ``context`` of the kubeconfig ("": the current one), images of one's
     own, ``yes``: it may look like production, ``wide``: scenarios that reach into all namespaces
-    may run. ``run`` and ``worker`` mark what is made through an API.
+    may run; ``dry_run``: nothing will be made. ``run`` and ``worker`` mark what is made through
+    an API.
     """
 
     lab: str = "netns"
@@ -48,11 +66,36 @@ class Place:
     client_image: str = ""
     yes: bool = False
     wide: bool = False
+    dry_run: bool = False
+    kind: KindOptions = KindOptions()
 
     @property
     def name(self) -> str:
         """What records call it."""
         return f"{self.lab}+api" if self.api else self.lab
+
+    @property
+    def shared(self) -> bool:
+        """Whether all workers have one cluster, and maybe others as well."""
+        return self.lab in ("kubeconfig", "kind")
+
+    @property
+    def reaches_all(self) -> bool:
+        """Whether scenarios may reach into all namespaces: a cluster of one's own has no others."""
+        return self.wide or (self.lab == "kind" and not self.kind.reuse)
+
+    def words(self, engine: bool) -> str:
+        """What it is like, for the header. ``engine``: one runs in its nodes."""
+        if self.lab == "kind":
+            return f"lab kind: {self.nodes} nodes, {self.families_name}"
+        if self.lab != "netns":
+            return f"lab {self.name}: {self.nodes} nodes at most"
+        proxy = f", proxy {self.proxy}" if self.api else ""
+        plane = f", data plane {self.dataplane}" if engine else ""
+        families = "+".join(f"IPv{family}" for family in self.families)
+        return (
+            f"lab {self.name}: {self.nodes} nodes, fabric {self.fabric}{proxy}{plane}, {families}"
+        )
 
     @property
     def families_name(self) -> str:
@@ -75,7 +118,9 @@ def check(cni: Cni, place: Place) -> list[str]:
         from harness.run import existing
 
         return existing.check(cni, place)
-    raise LabError(_no_cluster(cni))
+    from harness.run import kinds
+
+    return kinds.check(cni, place)
 
 
 def make(cni: Cni, place: Place, directory: Path) -> Lab:
@@ -86,7 +131,35 @@ def make(cni: Cni, place: Place, directory: Path) -> Lab:
         from harness.run import existing
 
         return existing.make(cni, place)
-    raise LabError(_no_cluster(cni))
+    from harness.run import kinds
+
+    return kinds.make(cni, place)
+
+
+def prepare(
+    cni: Cni, place: Place, logs: Path, say: Callable[[str], None], *, keep_failed: bool
+) -> None:
+    """What the run's first process makes for all: a kind cluster. Raises LabError, and the tests
+    tell of it. ``say`` gets a line for each phase."""
+    if place.lab == "kind":
+        from harness.run import kinds
+
+        kinds.prepare(cni, place, logs, say, keep_failed=keep_failed)
+
+
+def finish(cni: Cni, place: Place, logs: Path, *, failed: bool, keep: bool) -> Iterator[str]:
+    """The end of what :func:`prepare` has made; lines for people."""
+    if place.lab == "kind":
+        from harness.run import kinds
+
+        yield from kinds.finish(cni, place, logs, failed=failed, keep=keep)
+
+
+def recognise(context: str) -> str:
+    """The catalogue's name of the CNI of a cluster that exists. Raises LabError."""
+    from harness.run import existing
+
+    return existing.recognise(context)
 
 
 def clear_away(place: Place) -> None:
@@ -113,16 +186,3 @@ def way_in(lab: Lab) -> str:
     enter = f"nsenter --preserve-credentials -t {children[0] if children else pid} -U -m -n -p"
     node = list(lab.facts()["nodes"])[-1]
     return f"Into a node: {enter} ip netns exec {node} sh"
-
-
-def _no_cluster(cni: Cni) -> str:
-    """One sentence that helps."""
-    instead = "take --cni enforcer, which runs on the embedded lab and needs neither"
-    engine = next((name for name in ENGINES if shutil.which(name)), None)
-    if engine is None or shutil.which("kind") is None:
-        lacks = "neither docker nor podman nor nerdctl" if engine is None else "no kind"
-        return (
-            f"{cni.title} runs on a kind cluster, and there is {lacks} on PATH: install "
-            f"{'one of them, and kind' if engine is None else 'kind'} 0.32 or newer, or {instead}"
-        )
-    return f"{cni.title} runs on a kind cluster, which is not to be had yet: {instead}"

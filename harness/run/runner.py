@@ -110,22 +110,22 @@ class Runner:
         """Close the clients' shells. The lab is left as it is."""
         self.prober.close()
 
+    def clear(self) -> None:
+        """Take away what the last scenario has left up. Raises LabError."""
+        if self._broken:
+            self._renew()
+        else:
+            self._apply(changes(self._world, World(externals=self._given)))
+
     # -- a scenario ----------------------------------------------------------------------------
 
     def run(self, scenario: Scenario) -> ScenarioRecord:
         """Run it and return its record. Never raises for what goes wrong in the lab: the record's
         outcome is then ``error``, and what was not really probed is unknown."""
-        started = time.monotonic()
-        record = ScenarioRecord(
-            id=scenario.id,
-            title=scenario.title,
-            why=scenario.why,
-            features=sorted(scenario.features),
-            source=str(scenario.source or ""),
-        )
         if reason := self.lacking(scenario):
-            record.outcome, record.message = "skipped", reason
-            return record
+            return self.skipped(scenario, reason)
+        started = time.monotonic()
+        record = _blank(scenario)
         try:
             self._run(scenario, record)
         except LabError as wrong:
@@ -134,6 +134,12 @@ class Runner:
         except (ScenarioError, ActionError) as wrong:
             record.outcome, record.message = "error", str(wrong)
         record.seconds = time.monotonic() - started
+        return record
+
+    def skipped(self, scenario: Scenario, reason: str) -> ScenarioRecord:
+        """The record of a scenario that is not run, and why."""
+        record = _blank(scenario)
+        record.outcome, record.message = "skipped", reason
         return record
 
     def lacking(self, scenario: Scenario) -> str:
@@ -335,6 +341,16 @@ class Runner:
         record.policies = policies_text(world)
         record.pods = pods_of(world, world)
         record.namespaces = namespaces_of(world)
+
+
+def _blank(scenario: Scenario) -> ScenarioRecord:
+    return ScenarioRecord(
+        id=scenario.id,
+        title=scenario.title,
+        why=scenario.why,
+        features=sorted(scenario.features),
+        source=str(scenario.source or ""),
+    )
 
 
 def _outcome(steps: Sequence[StepRecord]) -> tuple[str, str]:

@@ -8,14 +8,16 @@ from harness.labs.base import LabError
 from harness.labs.cluster.api import Api
 
 
-def context_name(context: str | None = None) -> str:
+def context_name(context: str | None = None, kubeconfig: Path | None = None) -> str:
     """The name of the context that :func:`connect` would take; "" where none is current."""
     from kubernetes.config import ConfigException, list_kube_config_contexts
 
     if context:
         return context
     try:
-        _, current = list_kube_config_contexts()  # type: ignore[no-untyped-call]
+        _, current = list_kube_config_contexts(  # type: ignore[no-untyped-call]
+            str(kubeconfig) if kubeconfig else None
+        )
     except (ConfigException, OSError):
         return ""
     return str((current or {}).get("name", ""))
@@ -41,7 +43,7 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> Api:
     except ConfigException as error:
         raise LabError(
             f"{where} cannot be used: {error}",
-            hint="`kubectl config get-contexts` lists what there is; --kubeconfig names a file",
+            hint="`kubectl config get-contexts` lists what there is; KUBECONFIG names the file",
         ) from None
     except OSError as error:
         raise LabError(f"{where} cannot be read: {error.strerror or error}") from None

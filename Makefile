@@ -55,6 +55,10 @@ bench: setup-dev ## benchmarks, one at a time
 kind: setup-run ## the suites against CNI on a kind cluster (Docker, Podman or nerdctl)
 	$(BIN)/pytest suites/ --cni $(CNI) --lab kind -n auto $(ARGS)
 
+.PHONY: enforcer-image
+enforcer-image: ## the in-house enforcer's container image, netpol-enforcer:dev
+	@tools/enforcer-image $(IMAGE)
+
 .PHONY: compare
 compare: setup-run ## runs side by side: make compare RECORDS='reports/A reports/B'
 	$(BIN)/netpol compare $(RECORDS) $(ARGS)
@@ -89,7 +93,7 @@ docs: setup-dev ## the documentation site into build/docs, every warning an erro
 .PHONY: lint
 lint: setup-dev ## style of Python and shell
 	$(BIN)/ruff check
-	$(BIN)/shellcheck tools/setup tools/debian-install .ci/run
+	$(BIN)/shellcheck tools/setup tools/debian-install tools/enforcer-image .ci/run
 
 .PHONY: types
 types: setup-dev ## strict types
@@ -110,7 +114,10 @@ lock: setup-dev ## newer Python packages into the lock files
 	$(BIN)/uv $(LOCK) --group build -o requirements.lock
 	$(BIN)/uv $(LOCK) --group build --group dev --group docs --group browser \
 	    -c requirements.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile deploy/requirements.in -c requirements.lock $(LOCKED) \
+	    -o deploy/requirements.lock
 
 # Hashes and no addresses: the same lock serves whatever index pip is set up with.
-LOCK := pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
-    --no-emit-index-url --custom-compile-command 'make lock'
+LOCKED := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+    --custom-compile-command 'make lock'
+LOCK := pip compile pyproject.toml $(LOCKED)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.enforcer import compiler, meaning, podindex, ranges
+from harness.enforcer.claims import Claims
 from harness.enforcer.compiled import ANY, Blocks, PodQuery, Ports, PortSpan, Row
 from harness.enforcer.compiler import Compiler
 from harness.enforcer.podindex import PodIndex
@@ -300,10 +301,11 @@ def _() -> None:
 def _() -> None:
     true = compiler.merge_rows
 
-    def merge_rows(rows: Iterable[Row]) -> Any:
+    def merge_rows(rows: Iterable[Row], merged: Any) -> Any:
         listed = list(rows)
         with_port = {_blocks(row) for row in listed if row.ports is not ANY and _blocks(row)}
-        return true(row for row in listed if row.ports is not ANY or _blocks(row) not in with_port)
+        kept = [row for row in listed if row.ports is not ANY or _blocks(row) not in with_port]
+        return true(kept, merged)
 
     compiler.merge_rows = merge_rows
 
@@ -551,13 +553,21 @@ def _() -> None:
 
 @mutant("first-policy-only", "only the first policy that selects a pod counts")
 def _() -> None:
-    true = Compiler._targets_of
+    true_way, true_settle = Compiler._way_of, Compiler._settle_targets
 
-    def targets_of(self: Compiler, key: Any, direction: Direction) -> Any:
-        targets = true(self, key, direction)
-        return targets[:1] if targets else targets
+    def way_of(self: Compiler, key: Any, direction: Direction) -> Any:
+        way = true_way(self, key, direction)
+        return way and way._replace(targets=way.targets and way.targets[:1])
 
-    Compiler._targets_of = targets_of
+    def settle_targets(self: Compiler, before: Any, uses: Any) -> Any:
+        whole = self._by_target
+        self._by_target = {t: dict(list(p.items())[:1]) for t, p in whole.items()}
+        try:
+            return true_settle(self, before, uses)
+        finally:
+            self._by_target = {t: p for t, p in whole.items() if t in self._by_target}
+
+    Compiler._way_of, Compiler._settle_targets = way_of, settle_targets
 
 
 @mutant("own-node-escapes-egress", "pod to a node's address escapes egress (kube-router 361d6fe)")
@@ -896,7 +906,12 @@ def _less(found: Iterable[ranges.Range], holes: Iterable[ranges.Range]) -> Any:
 
 
 def _keep_addresses(kept: Callable[[Pod], bool], *, on_drop: bool) -> None:
-    """A pod that should be out of all sets stays in them with its last addresses and labels."""
+    """A pod that should be out of all sets stays in them with its last addresses and labels.
+
+    The enforcer gives each address to one pod alone, which would mend this by itself; so that goes
+    as well.
+    """
+    Claims.of = lambda self, key: self._claimed.get(key, ((), ""))[0]
     true_put, true_drop = Compiler._put_pod, Compiler._drop_pod
 
     def put(self: Compiler, pod: Pod) -> None:

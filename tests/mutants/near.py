@@ -1,4 +1,4 @@
-"""Which scenarios are tried first against a mutant: those with these labels, or of these ids.
+"""What is tried first against a mutant: scenarios with these labels, or of these ids; tests.
 
 Only the order: whatever this says, every scenario has its turn before a mutant counts as missed.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-#: Mutant -> words, the most telling first: feature labels, or beginnings of ids (with a slash).
+#: Mutant -> words, the most telling first: feature labels, beginnings of ids (with a slash), or a
+#: file of tests in Python, which then comes before all else.
 NEAR: Mapping[str, str] = MappingProxyType(
     {
         "endport-ignored": "end-port",
@@ -32,7 +33,7 @@ NEAR: Mapping[str, str] = MappingProxyType(
         "host-bits-never-match": "ipblock/host-bits",
         "block-misses-pods": "ipblock/of-pods",
         "block-only-is-wildcard": "ipblock/only",
-        "except-spares-nodes": "ipblock/except-of-a-node node ip-block-except",
+        "except-spares-nodes": "test_engine.py ip-block-except",
         "ipv6-block-aborts-the-sync": "families/ipv6-ipblock ip-block",
         "match-labels-ored": "targets/labels selectors/labels",
         "match-expressions-ignored": "match-expressions",
@@ -75,6 +76,11 @@ NEAR: Mapping[str, str] = MappingProxyType(
         "enforces-nothing": "deny-all",
     }
 )
+
+
+def tests(mutant: str) -> list[str]:
+    """The files of tests that come before all else."""
+    return [word for word in NEAR.get(mutant, "").split() if word.endswith(".py")]
 
 
 def score(mutant: str, scenario_id: str, features: frozenset[str]) -> int:

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,12 +21,14 @@ from harness.scenarios.families import in_families
 from harness.scenarios.gather import gather
 from harness.scenarios.scenario import Scenario
 from tests.mutants.bugs import MUTANTS, Mutant
-from tests.mutants.near import score
+from tests.mutants.near import score, tests
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = Path(__file__).with_name("engine.py")
 DEADLINE = 2.0  # seconds that a change may take; the enforcer itself takes some milliseconds
 JUDGED = ("leak", "outage")
+#: What an engine dies of when the mutant no longer fits the enforcer: no bug that anybody shipped.
+BROKEN = ("TypeError", "AttributeError", "NameError", "ImportError")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +50,30 @@ def attempt(name: str, dataplane: str) -> Caught:
     begun = time.monotonic()
     tried = 0
     why = ""
+    if near := tests(name):
+        test, cell = _by_pytest(mutant, dataplane, near)
+        if test:
+            return Caught(name, test, cell, 1, time.monotonic() - begun)
     with _runner(entry(mutant), name, mutant.families, dataplane) as runner:
         for scenario in _ordered(mutant):
             tried += 1
             record = runner.run(in_families(scenario, mutant.families))
+            if record.outcome == "error":
+                why = why or record.message
+                if any(word in record.message for word in BROKEN):
+                    break
             cell = judged(record)
             if not cell:
-                why = why or (record.message if record.outcome == "error" else "")
                 continue
             # It fails again, and the true enforcer passes: no chance of a busy machine.
             again = judged(runner.run(in_families(scenario, mutant.families)))
             if again and _passes(scenario, mutant.families, dataplane):
                 seconds = time.monotonic() - begun
                 return Caught(name, scenario.id, cell, tried, seconds)
-    test, cell = _by_pytest(mutant, dataplane)
+    if any(word in why for word in BROKEN):
+        return Caught(name, tried=tried, seconds=time.monotonic() - begun, why=why)
+    files = [path.name for path in sorted((ROOT / "suites").glob("test_*.py"))]
+    test, cell = _by_pytest(mutant, dataplane, files)
     return Caught(name, test, cell, tried, time.monotonic() - begun, "" if test else why)
 
 
@@ -112,27 +124,35 @@ def _runner(text: str, name: str, families: tuple[int, ...], dataplane: str) -> 
             lab.down()
 
 
-def _by_pytest(mutant: Mutant, dataplane: str) -> tuple[str, str]:
-    """The test of the suites' Python files that caught it, and by what."""
+def _by_pytest(mutant: Mutant, dataplane: str, files: Sequence[str]) -> tuple[str, str]:
+    """The scenario of these files of tests that caught it, and by what."""
     with tempfile.TemporaryDirectory(prefix="netpol-mutant-") as directory:
-        file = Path(directory) / f"{mutant.name}.toml"
-        file.write_text(entry(mutant), encoding="utf-8")
-        reports = Path(directory) / "reports"
-        tests = [str(path) for path in sorted((ROOT / "suites").glob("test_*.py"))]
-        argv = [sys.executable, "-m", "pytest", *tests, "-q", "-p", "no:cacheprovider"]
-        argv += ["--lab-engine-file", str(file), "--lab-dataplane", dataplane]
-        argv += ["--lab-deadline", str(DEADLINE), "--lab-report", str(reports)]
-        argv += ["--lab-families", "dual"] if len(mutant.families) > 1 else []
-        subprocess.run(argv, cwd=ROOT, capture_output=True, timeout=600, check=False)
-        for path in reports.glob("*/record.json*"):
-            try:
-                record = read(path)
-            except RecordError:
-                continue
-            for scenario in record.scenarios:
-                if scenario.outcome == "failed" and (cell := judged(scenario)):
-                    return scenario.id, cell
+        engine = Path(directory) / f"{mutant.name}.toml"
+        engine.write_text(entry(mutant), encoding="utf-8")
+        asked = ["--lab-dataplane", dataplane, "--lab-deadline", str(DEADLINE)]
+        asked += ["--lab-families", "dual"] if len(mutant.families) > 1 else []
+        mutated = _pytest([*files], [*asked, "--lab-engine-file", str(engine)], directory, "mutant")
+        caught = {one.id: cell for one in mutated if (cell := judged(one))}
+        if caught:
+            true = _pytest([*files], asked, directory, "true")
+            passed = {one.id for one in true if one.outcome == "passed"}
+            return next(((one, cell) for one, cell in caught.items() if one in passed), ("", ""))
     return "", ""
+
+
+def _pytest(
+    files: Sequence[str], asked: Sequence[str], directory: str, name: str
+) -> list[ScenarioRecord]:
+    """What a run of these files came to."""
+    reports = Path(directory) / name
+    argv = [sys.executable, "-m", "pytest", *(str(ROOT / "suites" / file) for file in files)]
+    argv += ["-q", "-p", "no:cacheprovider", *asked, "--lab-report", str(reports)]
+    subprocess.run(argv, cwd=ROOT, capture_output=True, timeout=900, check=False)
+    found: list[ScenarioRecord] = []
+    for path in reports.glob("*/record.json*"):
+        with suppress(RecordError):
+            found += read(path).scenarios
+    return found
 
 
 def entry(mutant: Mutant) -> str:

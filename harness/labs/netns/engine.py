@@ -109,6 +109,11 @@ class Engine:
                 return
         raise self._trouble("has ended" if self._ended else f"has not answered for {timeout:g} s")
 
+    def check(self) -> None:
+        """Raises LabError where it has ended: what its rules let through says nothing of it."""
+        if not self.alive:
+            raise self._trouble("has ended")
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to it."""
         self.process.signal(number)

@@ -352,12 +352,14 @@ class NetnsLab:
         return evidence_.collect(self, cells)
 
     def check(self) -> None:
-        """See :class:`harness.labs.base.Lab`. Engines are heard when told of changes."""
+        """See :class:`harness.labs.base.Lab`."""
         if not self.holder.alive:
             raise LabError(
                 "the embedded lab is gone: its holder process has died",
                 detail=self.holder.complaints(),
             )
+        for engine in self.engines.values() if self._protocol else ():
+            engine.check()
 
     def facts(self) -> Mapping[str, Any]:
         """See :class:`harness.labs.base.Lab`."""

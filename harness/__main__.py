@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in words if not word.startswith("-")), "")
     try:
-        arguments = build_parser([chosen] if chosen in COMMANDS else []).parse_args(words)
+        arguments = parse(build_parser([chosen] if chosen in COMMANDS else []), words)
         run: Callable[[argparse.Namespace], int] = arguments.run
         code = run(arguments)
         sys.stdout.flush()
@@ -85,6 +85,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"netpol: {describe(error)}", file=sys.stderr)
         return USAGE
+
+
+def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """As ``parse_args``, but files may come after options as well: argparse gives a positional
+    that may be empty its values at the first chance, and takes what follows for a mistake."""
+    arguments, rest = parser.parse_known_args(words)
+    if rest and (not hasattr(arguments, "manifests") or any(w.startswith("-") for w in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.manifests += rest
+    return arguments
 
 
 def describe(error: Exception) -> str:

@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from harness.desk import verify
     from harness.desk.assertions import read_assertions
-    from harness.desk.inputs import InputError, read_world
+    from harness.desk.inputs import InputError, cluster_of, read_world
 
     assertions, problems = read_assertions(arguments.assertions)
     for problem in problems:
@@ -42,7 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("the assertions could not be read, so nothing was verified")
     if not assertions:
         raise InputError(f"there is no assertion in {', '.join(arguments.assertions)}")
-    world = read_world(arguments.manifests, keep_going=arguments.keep_going)
+    world = read_world(
+        arguments.manifests, keep_going=arguments.keep_going, cluster=cluster_of(arguments)
+    )
     results = verify.verify(world, assertions)
     print(verify.as_json(results) if arguments.json else verify.as_text(results))
     return 0 if all(result.holds for result in results) else 1

@@ -9,7 +9,7 @@ FAIL_ON = ("any", "opens", "closes", "never")
 
 
 def add_parser(commands: Any) -> None:
-    from harness.desk.inputs import add_keep_going
+    from harness.desk.inputs import add_cluster, add_keep_going
 
     parser = commands.add_parser(
         "diff",
@@ -17,8 +17,13 @@ def add_parser(commands: Any) -> None:
         description="Compares what two sets of policies allow, group by group of pods that neither "
         "set can tell apart. Made for reviews: `netpol diff main/ branch/ --format markdown`.",
     )
-    parser.add_argument("old", metavar="OLD", help="manifests before: a file or a folder")
-    parser.add_argument("new", metavar="NEW", help="manifests after")
+    parser.add_argument(
+        "sides",
+        nargs="+",
+        metavar="OLD NEW",
+        help="manifests before and after, a file or a folder each; beside a live cluster only NEW: "
+        "what would change if it were applied",
+    )
     parser.add_argument(
         "--with",
         dest="common",
@@ -35,16 +40,26 @@ def add_parser(commands: Any) -> None:
         help="which change is a finding (exit code 1)",
     )
     add_keep_going(parser)
+    add_cluster(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from harness.desk import changes
-    from harness.desk.inputs import read_world
+    from harness.desk.inputs import InputError, cluster_of, read_world
 
+    cluster = cluster_of(arguments)
+    sides = [[one, *arguments.common] for one in arguments.sides]
+    if cluster is not None:
+        sides.insert(0, arguments.common)
+    if len(sides) != 2:
+        raise InputError(
+            "name OLD and NEW, two files or folders"
+            if cluster is None
+            else "beside a live cluster name just NEW, one file or folder"
+        )
     old, new = (
-        read_world([side, *arguments.common], keep_going=arguments.keep_going)
-        for side in (arguments.old, arguments.new)
+        read_world(side, keep_going=arguments.keep_going, cluster=cluster) for side in sides
     )
     found = changes.compare(old, new)
     print(changes.FORMS[arguments.format](found))

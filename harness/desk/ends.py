@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from harness.desk.groups import workload_of
 from harness.desk.inputs import InputError
 from harness.model import cidr, words
 from harness.model.flow import Cell, Endpoint, EndpointKind, Via
 from harness.model.policy import Protocol
 from harness.model.world import ContainerPort, External, Pod, ServicePort, World
-
-_NUMBER = re.compile(r"-[0-9a-z]+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +91,8 @@ def _pod(world: World, text: str) -> End:
     exact = [pod for pod in fitting if pod.name == name]
     if len(exact) == 1:
         return End(world, Endpoint(EndpointKind.POD, *exact[0].key))
-    members = exact or [pod for pod in fitting if _NUMBER.sub("", pod.name) == name]
-    workloads = sorted({(pod.namespace, _NUMBER.sub("", pod.name)) for pod in members})
+    members = exact or [pod for pod in fitting if workload_of(pod.name) == name]
+    workloads = sorted({(pod.namespace, workload_of(pod.name)) for pod in members})
     if len(workloads) > 1 or len(exact) > 1:
         where = words.listed(sorted({pod.namespace for pod in members}))
         raise InputError(f"{text!r} is in several namespaces ({where}): write NAMESPACE/{name}")

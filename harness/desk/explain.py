@@ -47,11 +47,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     from harness.cnis import catalogue
     from harness.desk.ends import cell_of
-    from harness.desk.inputs import read_world
+    from harness.desk.inputs import cluster_of, read_world
     from harness.model.explain import explain
     from harness.model.flow import Verdict
 
-    world = read_world(arguments.manifests, keep_going=arguments.keep_going)
+    world = read_world(
+        arguments.manifests, keep_going=arguments.keep_going, cluster=cluster_of(arguments)
+    )
     asked = cell_of(
         world,
         arguments.source,

@@ -15,6 +15,11 @@ from harness.model.world import World
 _NUMBERED = re.compile(r"(-[0-9a-f]{6,10})?-([0-9]+|[0-9bcdfghjklmnpqrstvwxz]{5})$")
 
 
+def workload_of(pod: str, instead: str = "") -> str:
+    """A pod's name with ``instead`` of what a controller has added to its workload's."""
+    return _NUMBERED.sub(instead, pod)
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Endpoints that are alike for all policies; ``members`` is never empty, and sorted."""
@@ -27,7 +32,7 @@ class Group:
         """Named by the one member, or by the workloads that the members belong to."""
         names = [m.name if m.kind is EndpointKind.EXTERNAL else str(m) for m in members]
         if len(names) > 1:
-            names = list(dict.fromkeys(_NUMBERED.sub("-*", name) for name in names))
+            names = list(dict.fromkeys(workload_of(name, "-*") for name in names))
         name = words.listed(names, limit=2)
         return cls(name, tuple(members))
 

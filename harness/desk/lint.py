@@ -9,6 +9,8 @@ FAIL_ON = ("error", "warning", "info", "never")
 
 
 def add_parser(commands: Any) -> None:
+    from harness.desk.inputs import add_cluster
+
     parser = commands.add_parser(
         "lint",
         help="what is wrong, or likely wrong, with policies",
@@ -21,6 +23,7 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         help="manifests: a file, a folder with all that is below it, or - for standard input",
     )
+    add_cluster(parser)
     parser.add_argument("--format", choices=["text", "json", "sarif"], default="text")
     parser.add_argument(
         "--fail-on", choices=FAIL_ON, default="warning", help="what is a finding (warning)"
@@ -41,7 +44,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from harness.desk.findings import Severity, counted, in_order, without_silenced
-    from harness.desk.inputs import InputError
+    from harness.desk.inputs import InputError, cluster_of, gather
     from harness.desk.look import all_rules, as_json, as_text, look
     from harness.desk.sarif import as_sarif
 
@@ -50,12 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
         for rule in rules:
             print(f"{rule.code} {rule.severity!s:<8} {rule.name}: {rule.help}")
         return 0
-    if not arguments.manifests:
-        raise InputError("name the manifests to look at (or - for standard input)")
     unknown = sorted(set(arguments.ignore) - {rule.code for rule in rules})
     if unknown:
         raise InputError(f"there is no rule {unknown[0]}; `netpol lint --rules` lists them")
-    findings, comments = look(arguments.manifests, arguments.cni)
+    findings, comments = look(gather(arguments.manifests, cluster_of(arguments)), arguments.cni)
     left, silenced = without_silenced(findings, comments)
     left = in_order(finding for finding in left if finding.rule.code not in arguments.ignore)
     counts = counted(left)

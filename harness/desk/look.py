@@ -16,7 +16,7 @@ from harness.desk.findings import (
     counted,
     silences,
 )
-from harness.model.manifest import load
+from harness.model.manifest import Loaded
 from harness.model.policy import Source
 
 SCHEMA = "netpol-lint/1"
@@ -27,9 +27,8 @@ def all_rules() -> list[Rule]:
     return [*ABOUT_INPUT, *lint_rules.rules(), lint_cnis.RULE]
 
 
-def look(paths: Sequence[str], cnis: Sequence[str]) -> tuple[list[Finding], list[Silence]]:
-    """Every finding in some manifests, and the comments that may silence some."""
-    loaded = load(paths)
+def look(loaded: Loaded, cnis: Sequence[str]) -> tuple[list[Finding], list[Silence]]:
+    """Every finding in what was read, and the comments that may silence some."""
     findings = []
     for problem in loaded.problems:
         rule = UNREADABLE if problem.severity == "error" else DOUBTFUL

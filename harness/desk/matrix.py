@@ -33,10 +33,12 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from harness.desk import matrix_forms
-    from harness.desk.inputs import InputError, read_world
+    from harness.desk.inputs import InputError, cluster_of, read_world
     from harness.desk.reach import matrix
 
-    world = read_world(arguments.manifests, keep_going=arguments.keep_going)
+    world = read_world(
+        arguments.manifests, keep_going=arguments.keep_going, cluster=cluster_of(arguments)
+    )
     found = matrix(
         world, outside=not arguments.no_outside, namespaces=frozenset(arguments.namespace)
     )

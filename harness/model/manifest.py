@@ -340,16 +340,20 @@ def documents(paths: Iterable[str | PathLike[str]]) -> tuple[list[dict[str, Any]
                         found.append(value)
                         continue
                     line = yamltext.line_of(document.value, where, document.line)
-                    message = "is no Kubernetes object: it lacks apiVersion, kind or a name"
+                    message = (
+                        "is no Kubernetes object: apiVersion, kind or name is missing or no text"
+                    )
                     problems.append(Problem(file, line, "", message))
     return found, problems
 
 
 def _is_object(value: Any) -> bool:
-    """Whether it says what it is and what it is called."""
+    """Whether it says what it is, what it is called and where it lives, each as text."""
     if not isinstance(value, dict) or not isinstance(value.get("metadata"), dict):
         return False
-    told = (value.get("apiVersion"), value.get("kind"), value["metadata"].get("name"))
+    meta = value["metadata"]
+    own = [value.get("apiVersion"), value.get("kind")]
+    told = [*own, meta.get("name"), meta.get("namespace", "default")]
     return all(isinstance(word, str) and word for word in told)
 
 

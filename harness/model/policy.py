@@ -43,13 +43,14 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where an object or a rule was written: ``file`` may be ``<stdin>`` or ``cluster:NAME``."""
+    """Where an object or a rule was written: ``file`` may be ``<stdin>`` or ``cluster:NAME``;
+    ``line`` is 0 where there are none."""
 
     file: str
     line: int
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+        return f"{self.file}:{self.line}" if self.line else self.file
 
 
 @dataclass(frozen=True, slots=True)

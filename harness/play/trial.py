@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     import sys
     import time
 
-    from harness.desk.inputs import read
+    from harness.desk.inputs import cluster_of, read
     from harness.play import options, tried
     from harness.run import place as place_
 
@@ -55,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     cni = options.cni_of(arguments)
     place = options.place_of(arguments, cni)
     place_.check(cni, place)
-    read_in = read(arguments.manifests, keep_going=arguments.keep_going).world()
+    read_in = read(
+        arguments.manifests, keep_going=arguments.keep_going, cluster=cluster_of(arguments)
+    ).world()
     plan = tried.plan(
         read_in, place, namespaces=frozenset(arguments.namespace), every=arguments.all
     )

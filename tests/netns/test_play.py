@@ -16,6 +16,7 @@ import pytest
 from harness import __main__ as cli
 from harness.play.home import home
 from tests.netns.clusters import eventually
+from tests.netns.processes import alive, children
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -37,22 +38,6 @@ def netpol(
 
     yield call
     cli.main(["clean", "--all"])
-
-
-def children(pid: int) -> list[int]:
-    """A process and all that come of it."""
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += children(int(child))
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_a_lab_from_up_to_down(netpol: Netpol) -> None:

@@ -120,6 +120,10 @@ class Api:
                 headers[setting["key"]] = setting["value"]
         return headers
 
+    def close(self) -> None:
+        """Close the connections that are kept open."""
+        self.client.rest_client.pool_manager.clear()
+
     # -- requests ----------------------------------------------------------------------------
 
     def request(

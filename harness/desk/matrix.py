@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 
@@ -17,8 +18,9 @@ def add_parser(commands: Any) -> None:
     )
     add_inputs(parser)
     parser.add_argument(
-        "--format", choices=["text", "csv", "json", "dot"], default="text", help="(text)"
+        "--format", choices=["text", "csv", "json", "dot", "html"], default="text", help="(text)"
     )
+    parser.add_argument("-o", "--output", metavar="FILE", help="into a file")
     parser.add_argument(
         "-n",
         "--namespace",
@@ -45,5 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
     if not any(not group.outside for group in found.groups):
         names = ", ".join(sorted({pod.namespace for pod in world.pods.values()}))
         raise InputError(f"no running pod is left to show; there are pods in: {names}")
-    print(matrix_forms.FORMS[arguments.format](found), end="")
+    if arguments.format == "html":
+        from harness.desk.matrix_page import as_html
+
+        form = as_html(found)
+    else:
+        form = matrix_forms.FORMS[arguments.format](found)
+    if arguments.output:
+        Path(arguments.output).write_bytes(form.encode(errors="replace"))
+    else:
+        print(form, end="")
     return 0

@@ -65,6 +65,25 @@ def pictures(before: StepRecord | None, after: StepRecord) -> list[Markup]:
     return out
 
 
+def alone(pairs: dict[Pair, Reach]) -> Markup | None:
+    """One picture that needs nothing of a page but its style; None if it would be too large.
+    Of more endpoints than can be told apart their namespaces are drawn."""
+    shown = pairs
+    if len({name for pair in pairs for name in pair}) > LIMIT:
+        shown = _by_group(pairs)
+    names = sorted({name for pair in shown for name in pair})
+    if not names or len(names) > LIMIT:
+        return None
+    return _HEADS + _svg("Who reaches whom", shown, layout(tuple(names)), set(), set())
+
+
+_HEADS = Markup(
+    "<svg class=defs width=0 height=0 aria-hidden=true><defs>"
+    '<marker class=open id="arrow-open" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
+    'markerHeight="7" orient="auto-start-reverse"><path d="M0 0 8 4 0 8z"/></marker></defs></svg>'
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Where endpoints stand, and their groups: name -> centre and radius."""

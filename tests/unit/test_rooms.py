@@ -1,7 +1,7 @@
 """Imports go one way through the rooms of the house; docs/architecture.md draws the same.
 
 plugin, __main__, doctor, play -> run -> report, probes, labs, scenarios, cnis, enforcer -> model
-__main__, play -> desk -> cnis, model
+__main__, play -> desk -> cnis, report, model
 plugin, __main__, doctor, run -> engines -> labs, cnis, model
 """
 
@@ -22,12 +22,12 @@ COMMON = {"model"}
 MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
     **dict.fromkeys(SIBLINGS, COMMON),
-    "desk": COMMON | {"cnis"},
+    "desk": COMMON | {"cnis", "report"},
     "engines": COMMON | {"cnis", "labs"},
     "run": SIBLINGS | COMMON | {"engines"},
     "doctor": SIBLINGS | COMMON | {"engines"},
     "play": SIBLINGS | COMMON | {"run", "desk"},
-    "plugin": SIBLINGS | COMMON | {"run", "engines"},
+    "plugin": SIBLINGS | COMMON | {"run", "engines", "play"},
     "__main__": SIBLINGS | COMMON | {"run", "desk", "doctor", "play", "engines"},
 }
 

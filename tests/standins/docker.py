@@ -17,8 +17,12 @@ def main(argv):
     match argv:
         case ["info"]:
             print("Server Version: 28.2.2")
-        case ["info", "--format", _]:
+        case ["info", "--format", "{{.DockerRootDir}}" | "{{.Store.GraphRoot}}"]:
             print(f"{WORLD}/root")
+        case ["info", "--format", "{{.CgroupVersion}}"]:
+            print("2")
+        case ["info", "--format", "{{.Host.CgroupsVersion}}"]:
+            print("v2")
         case ["ps", "-a", "--filter", chosen, "--format", "{{.Names}}"]:
             if os.path.exists(f"{WORLD}/clusters/{chosen.rpartition('=')[2]}"):
                 print("\n".join(load("nodes")))

@@ -255,6 +255,9 @@ def test_limits_that_are_good(tmp_path: Path) -> None:
 
 def test_cgroup_v1_is_refused_where_kubelets_refuse_it(tmp_path: Path) -> None:
     system = machine(tmp_path, cgroup2=False)
+    (system / "sys/fs/cgroup/memory").mkdir()
+    # What the runtime says counts more: it may run elsewhere.
+    assert limits.refuse(limits.look(kubernetes=(1, 36), system=system, cgroups="2")) == []
     with pytest.raises(LabError, match="version 1") as caught:
         limits.refuse(limits.look(kubernetes=(1, 36), system=system))
     assert "an older --lab-kind-image" in caught.value.hint

@@ -51,7 +51,8 @@ Say = Callable[[str], None]
 class Wish:
     """How the cluster is to be. ``image``: a node image, or a minor version of Kubernetes; empty:
     the pinned default. ``archives``: a directory of image archives, and then nothing is pulled.
-    ``offline``: nothing is downloaded. ``tried`` tells of kernel modules, see
+    ``offline``: nothing is downloaded. ``probes``: images of servers
+    and clients. ``tried`` tells of kernel modules, see
     :func:`harness.labs.kind.limits.look`."""
 
     nodes: int = 3
@@ -59,7 +60,7 @@ class Wish:
     image: str = ""
     archives: Path | None = None
     offline: bool = False
-    images: Images = field(default_factory=Images)
+    probes: Images = field(default_factory=Images)
     ready_seconds: float = ready.SECONDS
     mesh_seconds: float = mesh.SECONDS
     tried: Callable[[str], bool | None] = lambda _: None
@@ -113,13 +114,14 @@ class KindCluster:
             kubernetes=versions.of_image(self.image),
             modules=self.recipe.modules,
             disk=self.kind.runtime.root(),
+            cgroups=self.kind.runtime.cgroups(),
             tried=self.wish.tried,
         )
         return limits.refuse(found)
 
     def _check_archives(self, directory: Path) -> None:
         self._archives = archives.find(directory)
-        wanted = [*self.recipe.images, self.wish.images.server, self.wish.images.client]
+        wanted = [*self.recipe.images, self.wish.probes.server, self.wish.probes.client]
         lacking = archives.lacking(wanted, self._archives)
         if lacking:
             there = [name for names in self._archives.values() for name in names]
@@ -195,7 +197,7 @@ class KindCluster:
         with self._phase("DNS rolled out"):
             waiter.rollouts([DNS])
         with self._phase("every pod reaches every other"):
-            lab = ClusterLab(self.api, run=f"{self.run}-ready", images=self.wish.images)
+            lab = ClusterLab(self.api, run=f"{self.run}-ready", images=self.wish.probes)
             lab.connect()
             mesh.wait(lab, self.wish.mesh_seconds)
         for note in self.notes:

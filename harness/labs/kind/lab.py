@@ -2,69 +2,55 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from harness.labs.base import Evidence, LabError
 from harness.labs.cluster import stream
-from harness.labs.cluster.connect import connect
-from harness.labs.cluster.lab import ClusterLab
+from harness.labs.cluster.api import Api
+from harness.labs.cluster.existing import ExistingLab
+from harness.labs.cluster.survey import Survey
 from harness.labs.kind import state
 from harness.labs.kind.recipe import Look
 from harness.labs.kind.runtime import Runtime
 from harness.model.flow import Cell, EndpointKind
 from harness.model.world import World
 
-#: Longest that a process waits for the one that makes the cluster.
-WAIT_SECONDS = 1800.0
-_PAUSE = 0.2
 _LOOK_SECONDS = 30.0
 _MOST_CHARACTERS = 400_000
 
 
-class KindLab(ClusterLab):
-    """Implements :class:`harness.labs.base.Lab` on cluster ``cluster``, which another part makes
-    and ends: see :class:`harness.labs.kind.cluster.KindCluster`. ``looks`` are its evidence.
+class KindLab(ExistingLab):
+    """Implements :class:`harness.labs.base.Lab` on kind cluster ``cluster``, which is up; others
+    make and end it: see :class:`harness.labs.kind.cluster.KindCluster`. ``looks`` are its evidence.
     """
 
     name = "kind"
 
     def __init__(
-        self, cluster: str, *, runtime: Runtime, looks: Sequence[Look] = (), **options: Any
+        self,
+        api: Api,
+        survey: Survey,
+        *,
+        cluster: str,
+        runtime: Runtime,
+        looks: Sequence[Look] = (),
+        **options: Any,
     ) -> None:
-        super().__init__(None, **options)
+        super().__init__(api, survey, **options)
         self.cluster = cluster
         self.runtime = runtime
         self.looks = tuple(looks)
-
-    def connect(self) -> None:
-        """See the base; waits for a cluster that is being made. Raises LabError."""
-        self._wait()
-        self._api = connect(state.kubeconfig(self.cluster))
-        super().connect()
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + WAIT_SECONDS
-        while True:
-            known = state.read(self.cluster)
-            if known is None:
-                raise LabError(f"cluster {self.cluster} is not one of the harness's")
-            if known.state in (state.UP, state.KEPT):
-                return
-            if known.state == state.FAILED:
-                raise LabError(known.error)
-            if known.abandoned or time.monotonic() > deadline:
-                raise LabError(f"cluster {self.cluster} was never made whole by its owner")
-            time.sleep(_PAUSE)
+        self._images: list[str] | None = None
 
     # -- evidence ----------------------------------------------------------------------------
 
     def evidence(self, world: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
         """See :class:`harness.labs.base.Lab`: what the data plane says on the nodes of the cells,
         from the node or out of the CNI's own container."""
-        nodes = self._nodes_of(world, cells)
+        theirs = self.names.world(world)
+        nodes = self._nodes_of(theirs, [self.names.cell(cell) for cell in cells])
         wanted = [(look, node) for node in nodes for look in self.looks]
         with ThreadPoolExecutor(4) as pool:
             found = list(pool.map(lambda one: self._look(*one), wanted))
@@ -135,11 +121,11 @@ class KindLab(ClusterLab):
         }
 
     def _cni_images(self) -> list[str]:
-        """What really runs in kube-system and the like, with digests where the nodes tell them."""
-        if not hasattr(self, "_seen_images"):
+        """What the cluster's DaemonSets really run."""
+        if self._images is None:
             found: set[str] = set()
             for item in self.api.list("DaemonSet")["items"]:
                 spec = item["spec"]["template"]["spec"]
                 found |= {one["image"] for one in spec["containers"]}
-            self._seen_images = sorted(found)
-        return self._seen_images
+            self._images = sorted(found)
+        return self._images

@@ -37,14 +37,16 @@ def look(
     kubernetes: tuple[int, int] | None = None,
     modules: Sequence[str] = (),
     disk: Path | None = None,
+    cgroups: str = "",
     tried: Callable[[str], bool | None] = lambda _: None,
     system: Path = Path("/"),
 ) -> list[Limit]:
     """All limits. ``kubernetes`` is the minor version of the nodes (None: the newest), ``modules``
-    the kernel modules that the CNI needs, ``disk`` where the runtime keeps its images. ``tried``
+    the kernel modules that the CNI needs, ``disk`` where the runtime keeps its images,
+    ``cgroups`` the version that the runtime tells of (empty: this machine is looked at). ``tried``
     tells of a module whether its ability was tried and is there. ``system``: the file system."""
     return [
-        _cgroups(kubernetes, system),
+        _cgroups(kubernetes, cgroups or _version_here(system)),
         *(_inotify(name, system) for name in INOTIFY),
         *([_disk(disk)] if disk is not None else []),
         *(_module(name, tried, system) for name in modules),
@@ -59,9 +61,18 @@ def refuse(limits: Sequence[Limit]) -> list[str]:
     return [f"{one.name}: {one.found}; {one.step}" for one in limits if one.ok is None and one.step]
 
 
-def _cgroups(kubernetes: tuple[int, int] | None, system: Path) -> Limit:
-    if (system / "sys/fs/cgroup/cgroup.controllers").exists():
+def _version_here(system: Path) -> str:
+    mounted = system / "sys/fs/cgroup"
+    if (mounted / "cgroup.controllers").exists():
+        return "2"
+    return "1" if (mounted / "memory").is_dir() or (mounted / "unified").is_dir() else ""
+
+
+def _cgroups(kubernetes: tuple[int, int] | None, version: str) -> Limit:
+    if version == "2":
         return Limit("cgroups", True, "version 2")
+    if not version:
+        return Limit("cgroups", None, "which version is not known")
     since = ".".join(map(str, CGROUP2_SINCE))
     refused = kubernetes is None or kubernetes >= CGROUP2_SINCE
     return Limit(

@@ -26,7 +26,7 @@ def wait(lab: ClusterLab, seconds: float = SECONDS, *, names: bool = True) -> in
 
     ``lab`` is connected and of a run of its own. Raises LabError with the pairs that fail.
     """
-    namespace = f"netpol-{lab.run}"
+    namespace = f"{lab.node_namespace}-reach"
     pods = [Pod(namespace, f"on-{name}", node=name) for name in lab.world.nodes]
     try:
         lab.apply([Apply(Namespace(namespace)), *(Apply(pod) for pod in pods)])
@@ -76,15 +76,18 @@ def _fails(lab: ClusterLab, source: Pod, targets: Sequence[Pod], names: bool) ->
 
 
 def script(ips: Sequence[str], names: bool) -> str:
-    """What the pod runs: a line ``at IP ANSWER`` for each address, and one for the name."""
+    """What the pod runs: a line ``at IP ANSWER`` for each address, and one for the name.
+
+    Not ``wget -T``: some builds of busybox have no such option, and crash.
+    """
     lines = []
     for ip in ips:
         host = f"[{ip}]" if ":" in ip else ip
-        lines.append(f'echo "at {ip} $(wget -q -T 2 -O - http://{host}/t/1 2>&1 | head -n 1)"')
+        lines.append(f'echo "at {ip} $(timeout 2 wget -q -O - http://{host}/t/1 2>&1)"')
     if names:
-        # The API server answers plain HTTP with an error, which is answer enough.
+        # The API server answers plain HTTP with an error, which is answer enough; silence is none.
         lines.append(
-            f"case $(wget -q -T 2 -O /dev/null http://{NAME}:443/ 2>&1) in "
-            "*'bad address'*) echo at name unknown;; *) echo at name known;; esac"
+            f"case $(timeout 10 wget -q -O - http://{NAME}:443/ 2>&1) in "
+            "''|*'bad address'*) echo at name unknown;; *) echo at name known;; esac"
         )
     return "; ".join(lines)

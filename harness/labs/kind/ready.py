@@ -35,6 +35,7 @@ class Waiter:
         self.api = api
         self.seconds = seconds
         self.pulls = pulls
+        self.lenient_seconds = LENIENT_SECONDS
 
     # -- nodes -------------------------------------------------------------------------------
 
@@ -71,7 +72,7 @@ class Waiter:
         others = [one for one in wanted if not one.required]
         left = self._until(
             lambda: [one for one in others if self._lacks(one)],
-            seconds=min(LENIENT_SECONDS, self.seconds),
+            seconds=min(self.lenient_seconds, self.seconds),
         )
         notes = []
         for one in left:

@@ -127,6 +127,14 @@ class Runtime:
         """Take the images of an archive into the runtime's own store."""
         self.run("load", "-i", str(file), seconds=_IMAGE_SECONDS)
 
+    def cgroups(self) -> str:
+        """The version of cgroups under its containers, ``1`` or ``2``; empty where it tells none.
+        It may run on another machine than this."""
+        wanted = "{{.Host.CgroupsVersion}}" if self.name == "podman" else "{{.CgroupVersion}}"
+        done = self.run("info", "--format", wanted, check=False)
+        found = done.out.strip().removeprefix("v")
+        return found if done.code == 0 and found in ("1", "2") else ""
+
     def root(self) -> Path | None:
         """Where it keeps containers on this machine, if it says so and that is here."""
         formats = {"docker": "{{.DockerRootDir}}", "podman": "{{.Store.GraphRoot}}"}

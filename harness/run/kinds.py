@@ -1,0 +1,420 @@
+"""kind clusters as a place for runs: ``--lab kind``.
+
+The run's first process makes the cluster (or ``--lab-clusters`` of them) before any test starts,
+and ends it after the last; tests, in that process or in xdist's workers, only use it, each worker
+in namespaces of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cnis import catalogue, patch
+from harness.cnis.cni import Cni, CniError
+from harness.cnis.recognise import engines
+from harness.labs.base import Lab, LabError
+from harness.labs.cluster.connect import connect
+from harness.labs.cluster.existing import sweep
+from harness.labs.cluster.objects import Images
+from harness.labs.cluster.survey import survey
+from harness.labs.controlplane import binaries, crds
+from harness.labs.kind import config, limits, state
+from harness.labs.kind.cluster import KindCluster, Wish, delete
+from harness.labs.kind.lab import KindLab
+from harness.labs.kind.program import Kind
+from harness.labs.kind.recipe import Look, Recipe, Rollout
+from harness.labs.kind.runtime import Runtime
+from harness.labs.netns import detect
+from harness.run import manifests
+
+if TYPE_CHECKING:
+    from harness.run.place import Place
+
+Say = Callable[[str], None]
+
+#: Kernel module -> what was tried of the embedded lab that tells that it is there.
+TRIED = {
+    "vxlan": "vxlan",
+    "dummy": "dummy",
+    "br_netfilter": "bridge-netfilter",
+    "nft_queue": "nft-queue",
+    "xt_set": "ipset",
+}
+
+
+# -- before anything is made ---------------------------------------------------------------------
+
+
+def check(cni: Cni, place: Place) -> list[str]:
+    """Lines for the header. Raises LabError where no cluster can be had here. Makes nothing."""
+    kind = _kind(cni)
+    options = place.kind
+    if options.reuse:
+        return _check_reuse(cni, kind, options.reuse)
+    _check_entry(cni, place)
+    cluster = _cluster(cni, place, 0, lambda _: None, download=False)
+    warnings = cluster.check()
+    image = cluster.image or "kind's own default"
+    told = [f"kind {kind.version[0]}.{kind.version[1]} on {kind.runtime.name}, node image {image}"]
+    return [*told, *(f"warning: {line}" for line in warnings)]
+
+
+def _kind(cni: Cni) -> Kind:
+    """kind and a runtime; where there are none, in one sentence that helps."""
+    try:
+        return _found()
+    except LabError as error:
+        raise LabError(
+            f"{cni.title} runs on a kind cluster: {error.message}",
+            hint=f"{error.hint}; or take --cni enforcer, which runs on the embedded lab and needs "
+            "neither kind nor containers",
+            detail=error.detail,
+        ) from None
+
+
+@cache
+def _found() -> Kind:
+    return Kind.find()
+
+
+def _check_entry(cni: Cni, place: Place) -> None:
+    if place.families_name not in cni.cluster_families:
+        raise LabError(
+            f"{cni.title} is installed for {', '.join(cni.cluster_families)} here, and not for "
+            f"{place.families_name}",
+            hint="--lab-families ipv4, or a catalogue entry of your own (--lab-engine-file)",
+        )
+    base = _base(cni, place)
+    if base is not None and base.enforces:
+        raise LabError(
+            f"two policy engines at once: {cni.title}, and {base.title} for its network",
+            hint="their verdicts could not be told apart; --lab-network takes one that enforces "
+            "nothing: none, flannel",
+        )
+    if place.kind.network and not cni.base:
+        raise LabError(f"--lab-network: {cni.title} brings its own network")
+    if not (cni.manifests or cni.routes or place.kind.files) and _own_network(cni):
+        raise LabError(
+            f"the catalogue pins no manifest of {cni.title}",
+            hint="; ".join(["--lab-cni-manifest FILE takes one", *cni.notes[:1]]),
+        )
+
+
+def _own_network(cni: Cni) -> bool:
+    """Whether kind is told to leave the network to the CNI."""
+    data = config.read(manifests.ROOT / "clusters" / cni.config) if cni.config else {}
+    return bool((data.get("networking") or {}).get("disableDefaultCNI", True))
+
+
+def _base(cni: Cni, place: Place) -> Cni | None:
+    """The entry that the network is of, where this one is only an engine."""
+    name = place.kind.network or cni.base
+    if not cni.base or not name:
+        return None
+    try:
+        return catalogue.get(name)
+    except CniError as error:
+        raise LabError(f"--lab-network: {error}") from None
+
+
+def _check_reuse(cni: Cni, kind: Kind, name: str) -> list[str]:
+    if name not in kind.clusters():
+        known = ", ".join(kind.clusters()) or "none"
+        raise LabError(f"--lab-reuse: there is no kind cluster {name}; there are: {known}")
+    _adopt(kind, name)
+    told = [f"kind cluster {name}, which is left as it is at the end"]
+    running = _engines(name)
+    names = {one.name for one in running}
+    wanted = cni.name if cni.enforces else ""
+    if len(running) > 1:
+        raise LabError(
+            f"two policy engines at once run in {name}: {', '.join(sorted(names))}",
+            hint="their verdicts could not be told apart",
+        )
+    if running and not _same(running[0], cni):
+        raise LabError(
+            f"{running[0].title} runs in cluster {name}, and --cni says {cni.name}",
+            hint=f"--cni {running[0].name}",
+        )
+    if wanted and not running:
+        told.append(f"warning: {cni.title} was not seen in it")
+    return told
+
+
+def _same(running: Cni, cni: Cni) -> bool:
+    """Whether what runs may be this entry, or one of its variants."""
+    required = {(r.namespace, r.name) for r in cni.ready if r.required}
+    return required == {(r.namespace, r.name) for r in running.ready if r.required}
+
+
+def _engines(name: str) -> list[Cni]:
+    """The policy engines that run in a cluster. Raises LabError."""
+    api = connect(state.kubeconfig(name))
+    there = [
+        (kind, item["metadata"]["namespace"], item["metadata"]["name"])
+        for kind in ("DaemonSet", "Deployment")
+        for item in api.list(kind)["items"]
+    ]
+    return engines(there)
+
+
+def _adopt(kind: Kind, name: str) -> None:
+    """Remember a cluster that somebody else made for as long as it is used; ours are known."""
+    if state.read(name) is None:
+        state.folder(name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        kind.export_kubeconfig(name, state.kubeconfig(name))
+    state.change(name, error="")  # what went wrong when it was made is past
+
+
+# -- the cluster ---------------------------------------------------------------------------------
+
+
+def names(cni: Cni, place: Place) -> list[str]:
+    """The clusters of a run, by name."""
+    if place.kind.reuse:
+        return [place.kind.reuse]
+    stem = f"{state.PREFIX}{cni.name}-{place.run.rpartition('-')[2]}"
+    more = place.kind.clusters
+    return [stem] if more == 1 else [f"{stem}-{n}" for n in range(1, more + 1)]
+
+
+def name_for(cni: Cni, place: Place) -> str:
+    """The cluster that a worker uses: the first worker the first, and so round."""
+    known = names(cni, place)
+    number = int("".join(filter(str.isdigit, place.worker)) or 0)
+    return known[number % len(known)]
+
+
+def recipe(cni: Cni, place: Place, say: Say = lambda _: None, *, download: bool = True) -> Recipe:
+    """What to make of a cluster. Without ``download``, what is not on this machine is left out.
+    Raises LabError."""
+    options = place.kind
+    offline = options.offline or options.archives is not None
+    path = manifests.ROOT / "clusters" / cni.config
+    base = _base(cni, place)
+    data = config.made(config.read(path), nodes=place.nodes, families=place.families, labels={})
+    values = {"pod_subnet": config.pod_subnets(data)[0], "dataplane": place.dataplane}
+    objects: list[patch.Json] = []
+    notes: list[str] = []
+    for one, files in ((base, ()), (cni, options.files)):
+        if one is None or not (
+            download
+            or offline
+            or files
+            or all(manifests.local(m, options.archives) for m in one.manifests[:1])
+        ):
+            continue
+        try:
+            found, told = manifests.objects(
+                one, values, files=files, folder=options.archives, offline=offline, say=say
+            )
+        except CniError as error:
+            raise LabError(str(error)) from None
+        objects += found
+        notes += told
+    if cni.name == "enforcer":
+        objects = [*_crds(), *objects]
+    parts = [one for one in (base, cni) if one is not None]
+    images = patch.images_of(objects)
+    here = [one for one in images if one.rpartition("/")[2] == "netpol-enforcer:dev"]
+    return Recipe(
+        name=cni.name,
+        title=cni.title,
+        config=path,
+        objects=tuple(objects),
+        rollouts=tuple(
+            Rollout(r.namespace, r.kind, r.name, r.required) for one in parts for r in one.ready
+        ),
+        ready_files=tuple(file for one in parts for file in one.ready_files),
+        routes=any(one.routes for one in parts),
+        plugins=tuple(name for one in parts for name in one.plugins),
+        images=tuple(one for one in images if one not in here),
+        local_images=("netpol-enforcer:dev",) if here else (),
+        looks=_looks(cni),
+        modules=tuple(dict.fromkeys(name for one in parts for name in one.modules)),
+        notes=tuple(notes),
+    )
+
+
+def _crds() -> list[patch.Json]:
+    """ClusterNetworkPolicy's definition, where it is on this machine."""
+    try:
+        return [crds.find()]
+    except binaries.BinariesError:
+        return []
+
+
+def _looks(cni: Cni) -> tuple[Look, ...]:
+    return tuple(Look(one.title, one.argv, one.workload) for one in cni.evidence)
+
+
+def _wish(place: Place) -> Wish:
+    options = place.kind
+    return Wish(
+        nodes=place.nodes,
+        families=place.families,
+        image=options.image,
+        archives=options.archives,
+        offline=options.offline,
+        probes=_images(place),
+        tried=_tried,
+    )
+
+
+def _images(place: Place) -> Images:
+    known = Images()
+    return Images(place.server_image or known.server, place.client_image or known.client)
+
+
+def _tried(module: str) -> bool | None:
+    name = TRIED.get(module)
+    return _abilities()[name].ok if name else None
+
+
+@cache
+def _abilities() -> dict[str, detect.Ability]:
+    return dict(detect.abilities())
+
+
+def _cluster(cni: Cni, place: Place, index: int, say: Say, *, download: bool = True) -> KindCluster:
+    return KindCluster(
+        names(cni, place)[index],
+        recipe(cni, place, say, download=download),
+        run=place.run,
+        wish=_wish(place),
+        say=say,
+        kind=_found(),
+    )
+
+
+def prepare(cni: Cni, place: Place, logs: Path, say: Say, *, keep_failed: bool = False) -> None:
+    """Make the run's clusters. What goes wrong is remembered for the tests, which tell it, and
+    raised: LabError. Whatever is raised, nothing is left behind."""
+    if place.kind.reuse:
+        return
+    known = names(cni, place)
+    try:
+        made = [_cluster(cni, place, index, say) for index in range(len(known))]
+        _up(made, logs, keep_failed)
+        _one_engine(cni, made[0].name)
+    except LabError as error:
+        for name in known:
+            _remember_failure(cni, place, name, error)
+        raise
+
+
+def _up(made: list[KindCluster], logs: Path, keep_failed: bool) -> None:
+    """The first alone, for the runtime's network is made with it; then the others together."""
+    first, *others = made
+    first.up(logs=logs / first.name, keep_failed=keep_failed)
+    if others:
+        with ThreadPoolExecutor(2) as pool:
+            futures = [
+                pool.submit(one.up, logs=logs / one.name, keep_failed=keep_failed) for one in others
+            ]
+        for future in futures:
+            future.result()
+
+
+def _one_engine(cni: Cni, name: str) -> None:
+    running = _engines(name)
+    if len(running) > 1:
+        raise LabError(
+            f"two policy engines at once run in {name}: {', '.join(one.name for one in running)}",
+            hint="their verdicts could not be told apart",
+        )
+    if running and not cni.enforces:
+        raise LabError(
+            f"{running[0].title} enforces policies in {name}, and {cni.title} is to enforce nothing"
+        )
+
+
+def _remember_failure(cni: Cni, place: Place, name: str, error: LabError) -> None:
+    known = state.read(name)
+    if known is None:  # it was deleted again
+        known = state.Known(name, place.run, cni.name, _found().runtime.name)
+    if known.state == state.KEPT:
+        state.change(name, error=str(error))
+        return
+    state.write(replace(known, state=state.FAILED, error=str(error)))
+
+
+# -- the lab on it, and its end --------------------------------------------------------------------
+
+
+def make(cni: Cni, place: Place) -> Lab:
+    """The lab of one process on a cluster that is up, not yet connected. Raises LabError."""
+    name = name_for(cni, place)
+    known = state.read(name)
+    if known is not None and known.error:
+        raise LabError(known.error)
+    if known is None and not place.kind.reuse:
+        raise LabError(f"cluster {name} was not made")
+    api = connect(state.kubeconfig(name))
+    return KindLab(
+        api,
+        survey(api, f"kind-{name}"),
+        cluster=name,
+        runtime=_found().runtime,
+        looks=_looks(cni),
+        run=place.run,
+        worker=place.worker,
+        images=_images(place),
+        most=place.nodes,
+    )
+
+
+def finish(cni: Cni, place: Place, logs: Path, *, failed: bool, keep: bool) -> Iterator[str]:
+    """The end of a run: logs where something failed, then the clusters go, or are kept. Yields
+    lines for people; what cannot be deleted is told as well."""
+    kind = _found()
+    for name in names(cni, place):
+        known = state.read(name)
+        try:
+            if place.kind.reuse:
+                sweep(connect(state.kubeconfig(name)), place.run)
+                if known is None:
+                    state.forget(name)
+                continue
+            if known is None:
+                continue
+            if known.state == state.FAILED:
+                state.forget(name)  # it is gone already
+                continue
+            if failed and known.state == state.UP:
+                complaint = kind.export_logs(name, logs / name)
+                yield f"logs of {name}: {logs / name}" + (f" ({complaint})" if complaint else "")
+            if keep or known.state == state.KEPT:
+                state.change(name, state=state.KEPT)
+                yield (
+                    f"cluster {name} is kept: KUBECONFIG={state.kubeconfig(name)}; again: "
+                    f"--lab-reuse {name}; to end it: netpol clean --kept"
+                )
+                continue
+            began = time.monotonic()
+            delete(kind, name)
+            yield f"cluster {name} deleted ({time.monotonic() - began:.0f} s)"
+        except LabError as error:
+            yield f"cluster {name} is still there: {error}"
+
+
+# -- netpol doctor ---------------------------------------------------------------------------------
+
+
+def machine_limits() -> list[limits.Limit]:
+    """What this machine is like for kind: what :mod:`harness.labs.kind.limits` looks at, with
+    every kernel module that an entry of the catalogue needs."""
+    entries = [catalogue.get(name) for name in catalogue.names()]
+    modules = sorted({name for cni in entries if "kind" in cni.labs for name in cni.modules})
+    disk, cgroups = None, ""
+    with contextlib.suppress(LabError):
+        runtime = Runtime.find()
+        disk, cgroups = runtime.root(), runtime.cgroups()
+    return limits.look(modules=modules, disk=disk, cgroups=cgroups, tried=_tried)

@@ -1,0 +1,350 @@
+"""kind clusters from nothing to ready and back: programs that stand in, a real API behind them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.cnis import patch
+from harness.labs.base import LabError
+from harness.labs.controlplane.lab import EmbeddedClusterLab
+from harness.labs.kind import clean, cluster, state
+from harness.labs.kind.cluster import KindCluster, Wish
+from harness.labs.kind.recipe import Recipe, Rollout
+from tests.netns.kinds import AGENT, as_kind, images
+from tests.standins import Standins
+
+pytestmark = pytest.mark.timeout(600)
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "clusters" / "kind-calico.yaml"
+NUMBERS = count(1)
+NAME = "netpol-agent-1"
+
+Made = Callable[..., KindCluster]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: Any) -> Iterator[tuple[EmbeddedClusterLab, Standins]]:
+    with as_kind(tmp_path_factory.mktemp("kind")) as found:
+        yield found
+
+
+@pytest.fixture
+def standins(
+    world: tuple[EmbeddedClusterLab, Standins], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Standins]:
+    made = world[1]
+    monkeypatch.setenv("PATH", f"{made.bin}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(cluster, "_PAUSE", 0.01)
+    (made.folder / "log").unlink(missing_ok=True)
+    yield made
+    made.mend()
+    made.store_images()
+    for folder in ("clusters", "files"):
+        for left in (made.folder / folder).iterdir():
+            left.unlink()
+
+
+@pytest.fixture
+def make(world: tuple[EmbeddedClusterLab, Standins], standins: Standins) -> Iterator[Made]:
+    """A cluster, not yet up: ``make(manifest, …)``, fields of the recipe and the wish by name."""
+    lab = world[0]
+    number = next(NUMBERS)
+    home = f"agent{number}"
+    rollout = Rollout(home, "DaemonSet", "agent")
+
+    def made(manifest: str = AGENT, *, say: Any = lambda _: None, **fields: Any) -> KindCluster:
+        of_wish = {key: fields.pop(key) for key in list(fields) if hasattr(Wish(), key)}
+        objects = tuple(patch.read(manifest.replace("HOME", home), "agent.yaml"))
+        others = tuple(replace(one, namespace=home) for one in fields.pop("others", ()))
+        recipe = Recipe("agent", "Agent", CONFIG, objects, (rollout, *others))
+        wish = Wish(probes=images(lab), ready_seconds=60, mesh_seconds=60)
+        return KindCluster(
+            NAME,
+            replace(recipe, **fields),
+            run=f"20261125-000000-{number}",
+            wish=replace(wish, **of_wish),
+            say=say,
+        )
+
+    yield made
+    if lab.api.find("Namespace", "", home):
+        lab.api.delete("Namespace", "", home)
+
+
+def test_from_nothing_to_ready_and_back(
+    make: Made, standins: Standins, world: tuple[EmbeddedClusterLab, Standins], tmp_path: Path
+) -> None:
+    lab = world[0]
+    plugin = tmp_path / "plugins" / "bridge"
+    plugin.parent.mkdir()
+    plugin.write_text("a plugin")
+    plugin.chmod(0o755)
+    standins.store_images("netpol-enforcer:dev")
+    standins.file("worker", "/run/agent.env").write_text("")
+    for node in ("control-plane", "worker2"):
+        standins.file(node, "/run/agent.env").write_text("")
+    (tmp_path / "plugins" / "agent.tar").write_bytes(_archive("busybox:1.37", "nginx", "busybox"))
+    said: list[str] = []
+    made = make(
+        say=said.append,
+        routes=True,
+        plugins=("bridge",),
+        modules=("vxlan",),
+        ready_files=("/run/agent.env",),
+        images=("docker.io/library/busybox:1.37",),
+        local_images=("netpol-enforcer:dev",),
+        archives=tmp_path / "plugins",
+        tried=lambda _: True,
+    )
+    made.up()
+    try:
+        assert list(made.seconds) == [
+            *("created", "images loaded", "Agent applied", "nodes Ready", "rolled out"),
+            *("DNS rolled out", "every pod reaches every other", "all"),
+        ]
+        assert any("Joining worker nodes" in line for line in said)
+        assert said[-1].startswith(f"cluster {NAME} ready in ")
+        # What is known of it, so that it can be found again, and its kubeconfig apart from others.
+        known = state.read(NAME)
+        assert known is not None
+        assert (known.state, known.owner, known.creating) == (state.UP, os.getpid(), 0)
+        assert not known.abandoned
+        [create] = standins.called("kind", "create")
+        assert create[create.index("--kubeconfig") + 1] == str(state.kubeconfig(NAME))
+        made_of = yaml.safe_load(Path(create[create.index("--config") + 1]).read_text())
+        assert all(node["labels"] == {"netpol-harness/run": made.run} for node in made_of["nodes"])
+        assert "@sha256:" in create[create.index("--image") + 1]
+        # The nodes: plugin, network, routes to the others by their addresses, no way round them.
+        assert standins.file("worker", "/opt/cni/bin/bridge").read_text() == "a plugin"
+        conflist = yaml.safe_load(
+            standins.file("worker", "/etc/cni/net.d/10-netpol.conflist").read_text()
+        )
+        ptp = conflist["plugins"][0]
+        assert (ptp["type"], ptp["mtu"]) == ("ptp", 1450)
+        nodes = {item["metadata"]["name"]: item for item in lab.api.list("Node")["items"]}
+        assert ptp["ipam"]["ranges"] == [[{"subnet": nodes["worker"]["spec"]["podCIDR"]}]]
+        addresses = {
+            nodes[name]["spec"]["podCIDR"]: nodes[name]["status"]["addresses"][0]["address"]
+            for name in ("control-plane", "worker2")
+        }
+        assert {c[6]: c[8] for c in standins.called("docker", "exec", "worker", "ip")} == addresses
+        assert "masquerade" in standins.file("worker", "/nft").read_text()
+        assert len(standins.called("kind", "load", "image-archive")) == 2
+        assert lab.api.request("GET", "/apis/agent.example.org/v1/pools/default")
+        # The pods that proved the network are gone again.
+        chosen = f"netpol-harness/run={made.run}-ready"
+        left = lab.api.list("Namespace", labelSelector=chosen)["items"]
+        assert all("deletionTimestamp" in item["metadata"] for item in left)
+    finally:
+        made.down()
+    assert standins.clusters == []
+    assert not state.folder(NAME).exists()
+
+
+def _archive(*names: str) -> bytes:
+    import io
+    import json
+    import tarfile
+
+    content = json.dumps([{"RepoTags": list(names)}]).encode()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        info = tarfile.TarInfo("manifest.json")
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("step", "text", "message"),
+    [
+        ("kind create", "create-no-pull", "could not be made: failed to .* no such host"),
+        ("kind create half-way", "ERROR: failed to init node with kubeadm", "could not be made"),
+        ("kind load", "ERROR: failed to load image: ctr: rpc error", "could not be loaded"),
+        ("docker exec -i worker tee", "OCI runtime exec failed", "`docker exec .*` failed"),
+        ("docker cp", "no such container", "`docker cp .*` failed"),
+    ],
+)
+def test_a_step_that_fails_leaves_nothing(
+    make: Made, standins: Standins, tmp_path: Path, step: str, text: str, message: str
+) -> None:
+    standins.others("somebodys")
+    standins.fail(step, text)
+    (tmp_path / "bridge").write_text("")
+    (tmp_path / "bridge").chmod(0o755)
+    (tmp_path / "images.tar").write_bytes(_archive("nginx", "busybox"))
+    made = make(plugins=("bridge",), routes=True, archives=tmp_path)
+    with pytest.raises(LabError, match=message):
+        made.up(logs=tmp_path / "logs")
+    assert standins.clusters == ["somebodys"]
+    assert state.all_known() == []
+    assert all("somebodys" not in call for call in standins.calls)
+
+
+def test_a_cluster_of_that_name_is_left_alone(make: Made, standins: Standins) -> None:
+    standins.others(NAME)
+    with pytest.raises(LabError, match=f"a kind cluster called {NAME} is there already"):
+        make().up()
+    # Somebody is faster between the look and the making:
+    made = make()
+    made.check = list  # type: ignore[method-assign]
+    with pytest.raises(LabError, match="already exist for a cluster"):
+        made.up()
+    assert standins.clusters == [NAME]
+    assert standins.called("kind", "delete") == []
+    assert state.all_known() == []
+
+
+def test_a_cni_that_never_becomes_ready(make: Made, standins: Standins, tmp_path: Path) -> None:
+    manifest = AGENT.replace("sleep 3600", "exit 3")
+    made = make(manifest, ready_seconds=4)
+    with pytest.raises(
+        LabError, match=r"agent\d+ DaemonSet/agent is not rolled out after 4 s: 0 of 3"
+    ) as caught:
+        made.up(logs=tmp_path / "logs")
+    assert "on worker: " in caught.value.detail
+    assert "agent: the agent begins" in caught.value.detail  # its last words
+    assert (tmp_path / "logs" / f"{NAME}-control-plane" / "kubelet.log").exists()
+    assert standins.clusters == []
+
+
+def test_an_image_that_no_archive_brings_is_told_at_once(
+    make: Made, standins: Standins, tmp_path: Path
+) -> None:
+    (tmp_path / "images.tar").write_bytes(_archive("nginx", "busybox"))
+    with pytest.raises(LabError, match=r"example/agent:v1 is in none of the archives"):
+        make(images=("example/agent:v1",), archives=tmp_path).up()
+    assert standins.called("kind", "create") == []
+    # One that no manifest names, but a pod asks for:
+    made = make(AGENT.replace("busybox:1.37", "unheard:1"), archives=tmp_path, ready_seconds=60)
+    with pytest.raises(LabError, match=r"agent\d+ DaemonSet/agent has no image") as caught:
+        made.up()
+    assert "--lab-images" in caught.value.hint
+    assert standins.clusters == []
+
+
+def test_what_is_not_required_is_told_and_left(make: Made, standins: Standins) -> None:
+    helper = Rollout("", "Deployment", "helper", required=False)
+    manifest = AGENT + yaml.safe_dump_all(
+        [
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": "helper", "namespace": "HOME"},
+                "spec": {
+                    "selector": {"matchLabels": {"app": "helper"}},
+                    "template": {
+                        "metadata": {"labels": {"app": "helper"}},
+                        "spec": {"containers": [{"name": "h", "image": "unheard:1"}]},
+                    },
+                },
+            }
+        ],
+        explicit_start=True,
+    )
+    made = make(manifest, others=(helper,))
+    made._waiter = lambda waiter=made._waiter: _impatient(waiter())  # type: ignore[method-assign]
+    made.up()
+    [note] = made.notes
+    assert " Deployment/helper is not rolled out: 0 of 1 pods" in note
+    made.down()
+
+
+def _impatient(waiter: Any) -> Any:
+    waiter.lenient_seconds = 1.0
+    return waiter
+
+
+def test_a_deletion_that_fails_is_tried_again_and_told(make: Made, standins: Standins) -> None:
+    made = make()
+    made.up()
+    standins.fail("kind delete", "ERROR: failed to delete nodes: device or resource busy")
+    with pytest.raises(LabError, match=r"busy \(tried 3 times\)") as caught:
+        made.down()
+    assert "netpol clean" in caught.value.hint
+    assert len(standins.called("kind", "delete")) == 3
+    assert [one.name for one in state.all_known()] == [NAME]  # it is not forgotten
+    standins.mend()
+    clean.clean(state.all_known()[0])
+    assert standins.clusters == []
+
+
+_KILLED = """
+import sys
+from pathlib import Path
+from harness.labs.kind.cluster import KindCluster
+from harness.labs.kind.recipe import Recipe
+made = KindCluster("netpol-agent-1", Recipe("agent", "Agent", Path(sys.argv[1])), run="r-1")
+print("begins", flush=True)
+made.up()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
+def test_interrupted_half_way_through_kind_create(
+    standins: Standins, number: signal.Signals
+) -> None:
+    """Ctrl-C takes all back. After a kill `netpol clean` does, the kind that goes on included."""
+    standins.others("somebodys")
+    standins.fail("kind create half-way", hang=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _KILLED, str(CONFIG)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        for _ in range(3000):
+            known = state.read(NAME)
+            if known and known.creating and NAME in standins.clusters:
+                break
+            assert process.poll() is None, process.communicate()[0].decode()
+            signal.sigtimedwait([], 0.02)
+        assert known is not None
+        process.send_signal(number)
+        process.wait(60)
+    finally:
+        process.kill()
+        process.communicate()
+    if number == signal.SIGKILL:
+        assert state.started(known.creating) == known.creating_started  # kind goes on
+        [left] = clean.leftovers()
+        clean.clean(left)
+    assert state.started(known.creating) != known.creating_started
+    assert standins.clusters == ["somebodys"]
+    assert clean.leftovers(kept=True) == []
+
+
+# -- whole runs ----------------------------------------------------------------------------------
+
+ENTRY = """
+title = "Agent"
+network = "routed"
+labs = ["kind"]
+enforces = true
+deny = "drop"
+config = "kind-none.yaml"
+routes = true
+
+[[ready]]
+namespace = "agent"
+kind = "DaemonSet"
+name = "agent"
+
+[[evidence]]
+title = "rules"
+argv = ["iptables-nft-save", "-c"]
+"""

@@ -54,6 +54,10 @@ COMMANDS: dict[str, Command] = {
     "compare": Command("harness.report.cli", "hold runs against each other"),
     "enforcer": Command("harness.enforcer.cli", "the in-house NetworkPolicy controller"),
     "cni": Command("harness.run.catalogue", "the catalogue of CNIs"),
+    "engine": Command(
+        "harness.engines.cli", "policy engines of other CNIs: which are here, fetch one"
+    ),
+    "bisect": Command("harness.run.bisect", "which release of a CNI's engine changed a verdict"),
     "api": Command(
         "harness.labs.controlplane.cli",
         "the programs of a Kubernetes control plane: find, fetch, build",

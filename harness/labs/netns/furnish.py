@@ -72,6 +72,9 @@ def put_files(box: str, files: dict[str, str]) -> None:
             _make_room(os.path.dirname(target))
             put(target, "")
         source = f"{directory(box)}/{path.strip('/').replace('/', '-')}"
+        if os.path.exists(source) and os.path.samefile(source, target):
+            put(source, text)  # it is there already
+            continue
         replace(source, text)
         sys_.mount(source, target, flags=sys_.MS_BIND)
 

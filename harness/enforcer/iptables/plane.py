@@ -15,6 +15,7 @@ inside a user namespace one nftables transaction has to fit the socket's send bu
 
 from __future__ import annotations
 
+import contextlib
 import re
 import string
 from collections import Counter
@@ -47,6 +48,7 @@ class Iptables:
         self._epoch = ""
         self._renderers: dict[int, Renderer] = {}
         self._there: dict[int, Ruleset] = {}
+        self._hooks: dict[int, dict[str, Chain]] = {}  # that led to rules last
         self._ear = netlink.open_socket(1 << netlink.NFNLGRP_NFTABLES - 1)
         self._sets = netlink.open_socket()
         self._displaced = False  # are our jumps not the first any more?
@@ -191,6 +193,7 @@ class Iptables:
     # A new epoch
 
     def _install(self, compiled: Compiled) -> None:
+        self._lead_back()
         in_force = self._in_force()
         self._sweep(keep=in_force)  # what an earlier attempt left half built
         epoch = next(letter for letter in string.ascii_lowercase if letter not in in_force)
@@ -201,9 +204,21 @@ class Iptables:
         for family in FAMILIES:
             self._build(family, wanted[family].chains)
         hooks = {family: render.hooks() for family, render in self._renderers.items()}
-        self._restore({f: [*declare(hooks[f]), *fill(hooks[f]), *self._jumps(f)] for f in FAMILIES})
-        self._epoch, self._there = epoch, wanted
+        self._hook(hooks)
+        self._epoch, self._there, self._hooks = epoch, wanted, hooks
         self._sweep(keep={epoch})
+
+    def _hook(self, hooks: Mapping[int, Mapping[str, Chain]]) -> None:
+        """Fill the two chains that keep their names, and put the jumps to them first."""
+        self._restore(
+            {f: [*declare(chains), *fill(chains), *self._jumps(f)] for f, chains in hooks.items()}
+        )
+
+    def _lead_back(self) -> None:
+        """Lead packets to what was in force last, if it is there: mostly that alone is what
+        somebody broke, and it is shut long before all is built anew."""
+        with contextlib.suppress(tool.ToolError):
+            self._hook(self._hooks)
 
     def _in_force(self) -> set[str]:
         """The epochs that packets are led to; two after a crash between the families' switches."""
@@ -246,7 +261,7 @@ class Iptables:
                     lines += [f":{ours} - [0:0]", f"-X {ours}"]
             # flushed before removed, and what refers to them goes first
             self._restore({family: sorted(lines, key=lambda line: line.startswith("-X"))})
-        self._epoch = ""
+        self._epoch, self._hooks = "", {}
         self._sweep(keep=())
 
     # The tools

@@ -9,6 +9,7 @@ is new is built first, in pieces.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -43,6 +44,7 @@ class Nftables:
         self._epoch = ""
         self._renderers: dict[int, Renderer] = {}
         self._there: dict[int, Ruleset] = {}
+        self._hooks: list[str] = []  # the lines that led to rules last
         self._ear = netlink.open_socket(1 << netlink.NFNLGRP_NFTABLES - 1)
         self._port = self._own_port()
 
@@ -62,7 +64,7 @@ class Nftables:
 
     def clean(self) -> None:
         """Take away all that this plane ever made on the node, in whatever state it is."""
-        self._epoch = ""
+        self._epoch, self._hooks = "", []
         self._nft.run("".join(f"delete {table}\n" for table in self._tables()))
 
     def live(self) -> list[Listing]:
@@ -153,6 +155,7 @@ class Nftables:
         self._in_pieces(remove)
 
     def _install(self, compiled: Compiled) -> None:
+        self._lead_back()
         there = self._tables()
         used = {table[-1] for table in there}
         epoch = next((letter for letter in string.ascii_lowercase if letter not in used), "a")
@@ -167,7 +170,13 @@ class Nftables:
             line for f, render in self._renderers.items() for line in hooked(render, tables[f])
         ]
         self._nft.run("".join([*switch, *(f"delete {table}\n" for table in there)]))
-        self._epoch, self._there = epoch, wanted
+        self._epoch, self._there, self._hooks = epoch, wanted, switch
+
+    def _lead_back(self) -> None:
+        """Lead packets to what was in force last, if it is there: mostly that alone is what
+        somebody broke, and it is shut long before all is built anew."""
+        with contextlib.suppress(tool.ToolError):
+            self._nft.run("".join(self._hooks))
 
     def _table(self, family: int, epoch: str = "") -> str:
         return f"{WORDS[family].ip} netpol-{epoch or self._epoch}"
@@ -265,6 +274,7 @@ def hooked(render: Renderer, table: str) -> Iterator[str]:
     """The base chains."""
     for name, (type_, *rules) in render.hooks().items():
         yield f"add chain {table} {name} {{ {type_} }}\n"
+        yield f"flush chain {table} {name}\n"
         yield from rule_lines(table, name, tuple(rules))
 
 

@@ -286,6 +286,26 @@ def test_an_unknown_image_is_told_with_a_hint(api: Api) -> None:
     eventually(lambda: api.find("Pod", "default", "stranger") is None)
 
 
+def test_an_address_that_somebody_has_is_waited_for_and_told(api: Api) -> None:
+    ask = {"annotations": {objects.IPS_ANNOTATION: "10.244.1.201"}}
+    for name in ("has", "wants"):
+        api.create(
+            pod_manifest(name, "busybox", "sleep", "9", metadata=ask.copy(), nodeName="worker")
+        )
+        if name == "has":
+            eventually(lambda: phase(api, "has") == "Running")
+
+    def told() -> bool:
+        conditions = api.get("Pod", "default", "wants")["status"].get("conditions") or ()
+        return any("default/has" in one.get("message", "") for one in conditions)
+
+    eventually(told)
+    api.delete("Pod", "default", "has")
+    eventually(lambda: phase(api, "wants") == "Running")
+    assert api.get("Pod", "default", "wants")["status"]["podIP"] == "10.244.1.201"
+    api.delete("Pod", "default", "wants")
+
+
 def test_ready_means_that_the_listener_answers(api: Api) -> None:
     """Running first, Ready only when the server has come up behind the probe."""
     probe = {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}

@@ -41,6 +41,18 @@ def test_a_claimed_address_is_not_given_out() -> None:
     assert own.take("b") == "10.0.0.3"
 
 
+def test_addresses_that_are_asked_for_are_given_to_others_last() -> None:
+    """A run of many pods comes by every address that is not kept."""
+    own = addresses.Range("10.0.0.0/29", kept=4)
+    assert [own.take("x"), own.take("x")] == ["10.0.0.2", "10.0.0.3"]
+    own.release("10.0.0.2")
+    assert own.take("y") == "10.0.0.2"
+    assert own.claim("10.0.0.5", "asks") == "10.0.0.5"
+    assert [own.take("z"), own.take("z")] == ["10.0.0.4", "10.0.0.6"]
+    with pytest.raises(LabError, match="is used up"):
+        own.take("late")
+
+
 def test_pod_cidrs_are_cut_in_order_and_end() -> None:
     assert addresses.pod_cidrs((4, 6), 0) == ("10.244.0.0/24", "fd00:10:244::/64")
     assert addresses.pod_cidrs((4, 6), 255) == ("10.244.255.0/24", "fd00:10:244:ff::/64")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from harness.labs.base import LabError
 
@@ -52,25 +53,36 @@ def pod_cidrs(families: Sequence[int], index: int) -> tuple[str, ...]:
     return tuple(found)
 
 
-class Range:
-    """The addresses of one CIDR. Freed ones are given out again only after all others."""
+#: Scenarios ask for pod addresses from this one of a node's range on. Others get it only when
+#: all below are taken, or a pod that asks for nothing would be in the way some day.
+ASKED_FOR = 200
 
-    def __init__(self, cidr: str, first: int = 2) -> None:
+
+class Range:
+    """The addresses of one CIDR. Freed ones are given out again only after all others.
+
+    ``first`` is the first that is given out, ``kept`` the first that is kept for those who ask for
+    it, as long as others are free (None: none is).
+    """
+
+    def __init__(self, cidr: str, first: int = 2, kept: int | None = None) -> None:
         self.cidr = cidr
         self.first = first
         self.network: Network = ipaddress.ip_network(cidr)
         spare = 1 if self.network.version == 4 else 0  # the broadcast address
         self.size = min(self.network.num_addresses, 1 << 20) - self.first - spare
+        self.common = self.size if kept is None else min(self.size, kept - first)
         self.next = 0
         self.used: dict[str, str] = {}
 
     def take(self, owner: str) -> str:
         """The next free address. Raises LabError if there is none."""
-        for _ in range(self.size):
-            address = str(self.network[self.first + self.next])
-            self.next = (self.next + 1) % self.size
+        common = ((self.next + step) % self.common for step in range(self.common))
+        for index in chain(common, range(self.common, self.size)):
+            address = str(self.network[self.first + index])
             if address not in self.used:
                 self.used[address] = owner
+                self.next = (index + 1) % self.common
                 return address
         raise LabError(
             f"{self.cidr} is used up: no address is left for {owner}",

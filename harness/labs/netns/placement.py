@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from harness.labs.base import LabError
 from harness.labs.netns import addresses as ip
-from harness.labs.netns.addresses import Range
+from harness.labs.netns.addresses import ASKED_FOR, Range
 from harness.labs.server import DEFAULT_PORT, NODE_SERVER_PORT
 from harness.model.actions import Action, Apply, Delete
 from harness.model.policy import Protocol
@@ -24,7 +24,7 @@ class Placement:
     def __init__(self, nodes: Sequence[Node], families: Sequence[int]) -> None:
         self.families = tuple(families)
         self._pods = {
-            (node.name, ip.family_of(cidr.partition("/")[0])): Range(cidr)
+            (node.name, ip.family_of(cidr.partition("/")[0])): Range(cidr, kept=ASKED_FOR)
             for node in nodes
             for cidr in node.pod_cidrs
         }

@@ -95,7 +95,8 @@ class HollowNode:
             cidrs = node["spec"].get("podCIDRs") or ()
             if len(cidrs) >= len(self.families):
                 self._ranges = {
-                    ip.family_of(cidr.partition("/")[0]): ip.Range(cidr) for cidr in cidrs
+                    ip.family_of(cidr.partition("/")[0]): ip.Range(cidr, kept=ip.ASKED_FOR)
+                    for cidr in cidrs
                 }
                 return tuple(cidrs)
             await asyncio.sleep(_POLL)
@@ -240,7 +241,7 @@ class HollowNode:
         """Addresses for a pod, one a family, as host-local hands them out. Raises LabError."""
         if worker.host_network:
             return self.ips
-        owner = worker.uid
+        owner = f"pod {'/'.join(worker.key)} ({worker.uid[:8]})"
         asked = (worker.json["metadata"].get("annotations") or {}).get(IPS_ANNOTATION, "")
         taken: list[str] = []
         try:

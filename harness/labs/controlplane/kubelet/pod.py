@@ -79,6 +79,7 @@ class PodWorker:
         self._gone = False  # from the API
         self._dirty = asyncio.Event()
         self._settled = asyncio.Event()
+        self._trouble = ""
         self._connected = False
         if pod["metadata"].get("deletionTimestamp"):
             self._deletion.set()
@@ -182,9 +183,12 @@ class PodWorker:
                     self.ips = self.node.take_addresses(self)
                 await self.node.runtime.make_sandbox(self.model)
                 self._connected = True
+                self._trouble = ""
                 return
             except LabError as error:
                 self._give_back()
+                self._trouble = error.message
+                self._changed()
                 await self.node.client.event(self.json, "FailedCreatePodSandBox", error.message)
                 await asyncio.sleep(_RETRY)
 
@@ -441,6 +445,7 @@ class PodWorker:
                 ips=self.ips or _known_ips(self.json),
                 host_ips=self.node.ips,
                 started_at=self.started_at,
+                trouble=self._trouble,
             ),
         }
         path = f"/api/v1/namespaces/{namespace}/pods/{name}/status"

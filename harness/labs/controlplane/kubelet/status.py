@@ -94,8 +94,10 @@ def pod_status(
     ips: Sequence[str],
     host_ips: Sequence[str],
     started_at: str,
+    trouble: str = "",
 ) -> Json:
-    """The whole ``status`` of a pod; conditions that others have set stay."""
+    """The whole ``status`` of a pod; conditions that others have set stay. ``trouble``: why it has
+    no sandbox yet."""
     policy = pod["spec"].get("restartPolicy", "Always")
     word = phase(containers, policy)
     over = word in ("Succeeded", "Failed")
@@ -110,7 +112,7 @@ def pod_status(
         reason = "ContainersNotReady"
     message = f"containers with unready status: [{' '.join(unready)}]" if unready else ""
     wanted = [
-        ("PodReadyToStartContainers", bool(ips) and not over, "", ""),
+        ("PodReadyToStartContainers", bool(ips) and not over, "", trouble),
         ("Initialized", initialized, "" if initialized else "ContainersNotInitialized", ""),
         ("Ready", ready, reason, "" if over else message),
         ("ContainersReady", ready, reason, "" if over else message),

@@ -44,6 +44,10 @@ class Collection:
             from harness.plugin.generated import generated_items
 
             items += generated_items(session, self.run)
+        if self.run.options.manifests is not None:
+            from harness.plugin.manifests import manifest_items
+
+            items += manifest_items(session, self.run)
         first: dict[str, str] = {}
         for item in items:
             mark_known(item, self.run)

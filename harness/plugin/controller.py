@@ -63,6 +63,17 @@ class Controller:
             f"{self._shown(run.directory)}",
         ]
 
+    def pytest_report_collectionfinish(self) -> list[str]:
+        """What was made of the user's manifests."""
+        run = self.run
+        if run.options.manifests is None:
+            return []
+        from harness.plugin.manifests import read
+
+        derived = read(run.options.manifests, run.place)
+        partial = [f"left out: {text}" for text in derived.lacking]
+        return [f"netpol: manifests: {text}" for text in (*derived.notes, *partial)]
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         if session.config.getoption("collectonly") or session.testsfailed:

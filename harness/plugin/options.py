@@ -206,6 +206,17 @@ def add(parser: pytest.Parser) -> None:
         help="leave generated scenarios that fail there, made small, as YAML scenarios",
     )
     option(
+        "--lab-manifests",
+        metavar="DIR",
+        help="run as well what is derived from the manifests there (namespaces, workloads, "
+        "Services, policies): each policy's positive and negative cases",
+    )
+    option(
+        "--lab-manifests-partial",
+        action="store_true",
+        help="go on without the manifests that cannot be read, or are of kinds unknown here",
+    )
+    option(
         "--lab-live",
         action="store_true",
         help="say what is being probed while it is being probed, also under -n",
@@ -253,6 +264,8 @@ class Options:
     generated: int | None
     strength: int
     regressions: Path | None
+    manifests: Path | None
+    manifests_partial: bool
     live: bool
 
     @classmethod
@@ -302,6 +315,8 @@ class Options:
             generated=generated,
             strength=2 if strength is None else strength,
             regressions=here / saved if (saved := get("lab_save_regressions")) else None,
+            manifests=here / given_ if (given_ := get("lab_manifests")) else None,
+            manifests_partial=get("lab_manifests_partial"),
             live=get("lab_live"),
         )
 

@@ -65,6 +65,7 @@ class Run:
             ("--lab-families", self.place.families_name, "ipv4"),
             ("--lab-dataplane", options.dataplane, "iptables"),
             ("--lab-nodes", str(options.nodes), "3"),
+            ("--lab-manifests", str(options.manifests or ""), ""),
             ("--lab-proxy", self.place.proxy, "kube-proxy"),
             ("--lab-api-version", self.place.api_version, place.API_VERSION),
             ("--lab-api-binaries", str(self.place.api_binaries or ""), ""),

@@ -8,15 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from harness.doctor.check import Check, State
 from harness.doctor.clusters import kind_lab, kind_limits, kubeconfig_lab
 from harness.doctor.embedded import embedded_lab, lab_tools
+from harness.doctor.engines import engines
 from harness.doctor.tools import tools
 
-GROUPS = ("labs", "fabrics", "data planes", "kernel", "tools")
+GROUPS = ("labs", "fabrics", "data planes", "engines", "kernel", "tools")
 
 
 def everything() -> list[Check]:
     """Labs first, what they stand on after them. Takes as long as the slowest program's answer."""
     parts: list[Callable[[], list[Check]]] = [
         embedded_lab,
+        engines,
         lambda: [api_lab()],
         lambda: [kind_lab()],
         lambda: [kubeconfig_lab()],

@@ -74,6 +74,21 @@ def about(found: Found | None) -> dict[str, str]:
     }
 
 
+def record(cni: Cni, found: Found | None) -> dict[str, Any]:
+    """What a run's record says of an engine that was brought; nothing where none was."""
+    if found is None:
+        return {}
+    return {
+        "engine": {
+            "scope": SCOPE,
+            "version": found.version,
+            "digest": found.digest,
+            "source": found.source,
+            "argv": argv_for(found.argv, _words(cni, found)),
+        }
+    }
+
+
 def header(cni: Cni, found: Found | None) -> list[str]:
     """Lines for the header of a run: what is judged, and what is not."""
     if found is None:

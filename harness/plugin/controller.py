@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from _pytest.junitxml import xml_key
 
+from harness.engines import make
 from harness.labs.base import LabError
 from harness.labs.cluster.objects import RUN_LABEL
 from harness.plugin.items import NETPOL, tell
@@ -26,6 +27,7 @@ from harness.run import place
 from harness.scenarios.features import FEATURES, GROUPS
 
 LATEST = "latest"
+DEATHS = "engine_deaths"
 #: What each run leaves beside its record, by the forms of ``netpol report``.
 DRAWN = {"report.html": "html", "ctrf.json": "ctrf", "badge.svg": "badge"}
 
@@ -95,6 +97,7 @@ class Controller:
                 "fabric": run.place.fabric,
                 "families": list(run.options.families),
                 "dataplane": run.options.dataplane if self.engine else "",
+                **make.record(run.cni, run.place.brought),
                 "features": {
                     group: {label: FEATURES[label] for label in labels}
                     for group, labels in GROUPS.items()
@@ -154,7 +157,7 @@ class Controller:
         tell(report)
         if data.get("lab_error"):
             self._tell_once(report, data)
-        self.facts.update(data.get("facts") or {})
+        self.facts = _merged(self.facts, data.get("facts") or {})
         self.summary.count(data.get("tally") or {})
         outcome = _outcome(report)
         for record in data.get("records", ()):
@@ -273,12 +276,21 @@ class Controller:
         terminalreporter.write_sep("=", "netpol")
         for line, markup in lines:
             terminalreporter.write_line(line, **markup)
+        warning = self.facts.get("engine_warning")
+        for line in (*([warning] if warning else []), *self.facts.get(DEATHS, ())):
+            terminalreporter.write_line(f"policy engine: {line}", yellow=True)
         terminalreporter.write_line(f"report: {self._shown(self.run.directory)}")
 
     def _shown(self, path: Path) -> str:
         with contextlib.suppress(ValueError):
             return str(path.relative_to(self.config.invocation_params.dir))
         return str(path)
+
+
+def _merged(facts: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """What labs say of themselves; each worker's knows of the deaths of its own engines."""
+    deaths = dict.fromkeys([*facts.get(DEATHS, ()), *more.get(DEATHS, ())])
+    return {**facts, **more, **({DEATHS: list(deaths)} if deaths else {})}
 
 
 def _outcome(report: pytest.TestReport) -> str:

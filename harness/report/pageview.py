@@ -124,12 +124,18 @@ class PageView:
             ("Lab", run.get("lab")),
             ("Fabric", run.get("fabric")),
             ("Data plane", run.get("dataplane")),
+            *self._engine(("Scope", "scope"), ("Engine", "digest")),
             ("Started", _moment(run.get("started"))),
             ("Took", _took(run)),
             ("Seed", run.get("seed")),
             ("Run", run.get("id")),
         ]
         return [(name, str(value)) for name, value in pairs if value not in (None, "")]
+
+    def _engine(self, *rows: tuple[str, str]) -> list[tuple[str, Any]]:
+        """Of a policy engine that was brought along."""
+        engine = self.run.get("engine") or {}
+        return [(name, engine.get(key)) for name, key in rows]
 
     @property
     def details(self) -> list[tuple[str, str]]:
@@ -138,6 +144,8 @@ class PageView:
         pairs = [
             ("command", shlex.join(map(str, run.get("argv") or []))),
             ("exit status", _text(run.get("exit_status"))),
+            *((name, _text(v)) for name, v in self._engine(("engine from", "source"))),
+            *((name, shlex.join(v or [])) for name, v in self._engine(("engine run as", "argv"))),
             *((f"{name}", _text(v)) for name, v in sorted((run.get("versions") or {}).items())),
             *((f"{name}", _text(v)) for name, v in sorted((run.get("environment") or {}).items())),
         ]

@@ -502,6 +502,8 @@ class EmbeddedClusterLab(ClusterLab):
             facts["engine_deaths"] = [str(death) for death in self.engines.deaths]
         if self.acts is not None:
             facts["engine_acts"] = str(self.acts)
+            if self.acts.wrong:
+                facts["engine_warning"] = str(self.acts)
         return facts
 
 

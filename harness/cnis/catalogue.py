@@ -112,8 +112,7 @@ def _like(raw: dict[str, Any], entry: str) -> dict[str, Any]:
             f"catalogue entry {entry}.toml, api_engine: like names {mine['like']!r}, which is no "
             "entry with an api_engine"
         )
-    own = {key: value for key, value in mine.items() if key != "like"}
-    return {**raw, "api_engine": _overlaid(base, own)}
+    return {**raw, "api_engine": _overlaid(base, mine)}
 
 
 def _engine(kind: type, raw: Any, entry: str, where: str) -> Any:

@@ -89,6 +89,7 @@ class ApiEngine:
     """
 
     account: str
+    like: str = ""
     argv: tuple[str, ...] = ()
     programs: tuple[Program, ...] = ()
     image: str = ""

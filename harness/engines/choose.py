@@ -58,10 +58,14 @@ def choose(
 
 
 def here(cni: Cni, environ: Mapping[str, str] = os.environ) -> list[Path]:
-    """Where this CNI's engine is without being given, the first choice first."""
+    """Where this CNI's engine is without being given, the first choice first. An entry whose
+    engine is like another's takes that one's as well."""
+    data = cni.api_engine
     given = environ.get(VARIABLE)
-    found = [Path(given, cni.name)] if given and Path(given, cni.name).exists() else []
-    if cni.api_engine is None or not cni.api_engine.image:
+    names = [cni.name, *([data.like] if data and data.like else [])]
+    there = [Path(given, name) for name in names] if given else []
+    found = [place for place in there if place.exists()][:1]
+    if data is None or not data.image:
         return found
     fetched = store.fetched(cni)
     own = [folder for folder in fetched if folder.name == cni.version]

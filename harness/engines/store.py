@@ -50,7 +50,7 @@ def fetch(
         known = releases.released(engine, name)
         version = releases.exact(version, known, name)
         progress(f"the release is {version}")
-    folder = home() / cni.name / version.removeprefix("v")
+    folder = _shelf(cni) / version.removeprefix("v")
     if not again and (folder / NOTE).is_file():
         progress(f"{cni.title} {version} is in {folder} already")
         return folder
@@ -72,7 +72,7 @@ def from_archive(cni: Cni, archive: Path, name: str, crds: Path | None, progress
     """An archive's image in the cache; its folder. Raises LabError."""
     with archive.open("rb") as file:
         digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-    folder = home() / cni.name / f"archive-{digest[7:19]}"
+    folder = _shelf(cni) / f"archive-{digest[7:19]}"
     tag = name.rpartition(":")[2] if ":" in name.rpartition("/")[2] else ""
     found = releases.versions_among(with_image(cni), [tag])
 
@@ -89,12 +89,17 @@ def from_archive(cni: Cni, archive: Path, name: str, crds: Path | None, progress
 
 def fetched(cni: Cni) -> list[Path]:
     """The folders of this CNI's releases in the cache, the oldest first."""
-    place = home() / cni.name
+    place = _shelf(cni)
     there = [f for f in place.iterdir() if (f / NOTE).is_file()] if place.is_dir() else []
     known = {folder.name: folder for folder in there if releases.is_whole(folder.name)}
     engine = with_image(cni)
     tags = {releases.tag_of(engine, name): name for name in known}
     return [known[version] for version in releases.versions_among(engine, tags)]
+
+
+def _shelf(cni: Cni) -> Path:
+    """Entries with one and the same engine share what was fetched."""
+    return home() / (with_image(cni).like or cni.name)
 
 
 def with_image(cni: Cni) -> ApiEngine:

@@ -145,7 +145,11 @@ def test_the_demo(cluster: EmbeddedClusterLab, tmp_path: Path) -> None:
 
 def test_nodes_are_as_kubelets_have_them(api: Api) -> None:
     nodes = api.list("Node")["items"]
-    assert [node["metadata"]["name"] for node in nodes] == ["control-plane", "worker", "worker2"]
+    assert {node["metadata"]["name"]: node["spec"]["podCIDR"] for node in nodes} == {
+        "control-plane": "10.244.0.0/24",  # in their order: scenarios name addresses
+        "worker": "10.244.1.0/24",
+        "worker2": "10.244.2.0/24",
+    }
     for node in nodes:
         assert is_ready(node)
         assert node["status"]["declaredFeatures"] == ["ExtendWebSocketsToKubelet"]

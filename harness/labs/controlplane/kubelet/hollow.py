@@ -125,13 +125,13 @@ class HollowKubelets:
         nodes = list(self.nodes.values())
         for one in nodes:
             await self._listen(one)
-        await asyncio.gather(*(one.register() for one in nodes))
-        for one in nodes:
+        ready = []
+        # One after the other: the controller manager gives ranges in the order of its choice to
+        # nodes that come at once, and scenarios name addresses of the second node's range.
+        for given, one in zip(self.given, nodes, strict=True):
+            await one.register()
             self._start_task(one.renew_lease())
-        cidrs = await asyncio.gather(*(one.wait_for_pod_cidrs() for one in nodes))
-        ready = [
-            replace(node, pod_cidrs=found) for node, found in zip(self.given, cidrs, strict=True)
-        ]
+            ready.append(replace(given, pod_cidrs=await one.wait_for_pod_cidrs()))
         await self._runtime.off_loop(self.topology.assign, ready)
         await asyncio.gather(*(one.report_ready() for one in nodes))
         for one in nodes:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harness.cnis import catalogue
 from harness.doctor.check import Check, State, ask, which
-
-#: The oldest kind whose node images and flags the catalogue's entries were made for.
-OLDEST_KIND = (0, 24)
-RUNTIMES = ("docker", "podman", "nerdctl")
-#: kind's own "known issues" ask for these; about the fourth cluster fails at a kernel's defaults.
-INOTIFY = {"max_user_watches": 524288, "max_user_instances": 512}
+from harness.labs.base import LabError
+from harness.labs.kind import limits, versions
+from harness.labs.kind.runtime import NAMES, Runtime
 
 
 def kind_lab() -> Check:
@@ -28,19 +27,23 @@ def kind_lab() -> Check:
         return Check("labs", "kind", State.NO, why, "install kind: https://kind.sigs.k8s.io")
     found = (int(number[1]), int(number[2]))
     text = f"kind {number[1]}.{number[2]} with {runtime}"
-    if found < OLDEST_KIND:
-        wanted = ".".join(map(str, OLDEST_KIND))
+    if found < versions.OLDEST:
+        wanted = ".".join(map(str, versions.OLDEST))
         return Check("labs", "kind", State.NO, text, f"install kind {wanted} or newer")
-    limits = [check for check in kind_limits() if check.state is not State.YES]
-    if limits:
-        return Check("labs", "kind", State.LIMITED, text, limits[0].step)
+    # A module that one CNI needs is no limit to all of them.
+    general = [c for c in kind_limits() if c.state is not State.YES and " on kind)" not in c.found]
+    if any(check.state is State.NO for check in general):
+        worst = next(check for check in general if check.state is State.NO)
+        return Check("labs", "kind", State.NO, f"{text}; {worst.name}: {worst.found}", worst.step)
+    if general:
+        return Check("labs", "kind", State.LIMITED, text, general[0].step)
     return Check("labs", "kind", State.YES, text)
 
 
 def _runtime() -> tuple[str | None, str]:
     """The first container runtime that answers, or the step that brings one."""
     step = "install Docker, Podman or nerdctl"
-    for name in RUNTIMES:
+    for name in NAMES:
         if which(name) is None:
             continue
         answer = ask([name, "info"])
@@ -55,33 +58,29 @@ def _runtime() -> tuple[str | None, str]:
 
 
 def kind_limits() -> list[Check]:
-    """Limits of the host that make kind fail half-way: cgroups and inotify."""
-    return [_cgroups(), *(_inotify(name, least) for name, least in INOTIFY.items())]
+    """Limits of the host that make kind fail half-way: cgroups, inotify, disk, and every kernel
+    module that a CNI of the catalogue needs there."""
+    disk, cgroups = None, ""
+    with contextlib.suppress(LabError):
+        runtime = Runtime.find()
+        disk, cgroups = runtime.root(), runtime.cgroups()
+    wanted: dict[str, list[str]] = {}
+    for name in catalogue.names():
+        cni = catalogue.get(name)
+        for module in cni.modules if "kind" in cni.labs else ():
+            wanted.setdefault(module, []).append(name)
+    found = limits.look(modules=sorted(wanted), disk=disk, cgroups=cgroups, tried=limits.tried)
+    return [_check(limit, wanted) for limit in found]
 
 
-def _cgroups() -> Check:
-    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        return Check("kernel", "cgroups", State.YES, "version 2")
-    return Check(
-        "kernel",
-        "cgroups",
-        State.LIMITED,
-        "version 1: node images of Kubernetes 1.35 and newer refuse it",
-        "boot with systemd.unified_cgroup_hierarchy=1, or take an older --lab-kind-image",
-    )
-
-
-def _inotify(name: str, least: int) -> Check:
-    title = f"inotify {name.removeprefix('max_user_')}"
-    path = Path("/proc/sys/fs/inotify", name)
-    try:
-        value = int(path.read_text())
-    except (OSError, ValueError):
-        return Check("kernel", title, State.LIMITED, "not known", f"look at {path}")
-    if value >= least:
-        return Check("kernel", title, State.YES, str(value))
-    step = f"sysctl -w fs.inotify.{name}={least}"
-    return Check("kernel", title, State.LIMITED, f"{value}: too few for some kind clusters", step)
+def _check(limit: limits.Limit, wanted: Mapping[str, Sequence[str]]) -> Check:
+    module = limit.name.removeprefix("kernel module ")
+    text = limit.found + (f" (for {', '.join(wanted[module])} on kind)" if module in wanted else "")
+    name = f"module {module}" if module in wanted else module
+    if limit.ok:
+        return Check("kernel", name, State.YES, text)
+    state = State.NO if limit.ok is False else State.LIMITED
+    return Check("kernel", name, state, text, limit.step)
 
 
 def kubeconfig_lab() -> Check:

@@ -7,7 +7,6 @@ in namespaces of its own.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,23 +29,12 @@ from harness.labs.kind.cluster import KindCluster, Wish, delete
 from harness.labs.kind.lab import KindLab
 from harness.labs.kind.program import Kind
 from harness.labs.kind.recipe import Look, Recipe, Rollout
-from harness.labs.kind.runtime import Runtime
-from harness.labs.netns import detect
 from harness.run import manifests
 
 if TYPE_CHECKING:
     from harness.run.place import Place
 
 Say = Callable[[str], None]
-
-#: Kernel module -> what was tried of the embedded lab that tells that it is there.
-TRIED = {
-    "vxlan": "vxlan",
-    "dummy": "dummy",
-    "br_netfilter": "bridge-netfilter",
-    "nft_queue": "nft-queue",
-    "xt_set": "ipset",
-}
 
 
 # -- before anything is made ---------------------------------------------------------------------
@@ -264,23 +252,13 @@ def _wish(place: Place) -> Wish:
         archives=options.archives,
         offline=options.offline,
         probes=_images(place),
-        tried=_tried,
+        tried=limits.tried,
     )
 
 
 def _images(place: Place) -> Images:
     known = Images()
     return Images(place.server_image or known.server, place.client_image or known.client)
-
-
-def _tried(module: str) -> bool | None:
-    name = TRIED.get(module)
-    return _abilities()[name].ok if name else None
-
-
-@cache
-def _abilities() -> dict[str, detect.Ability]:
-    return dict(detect.abilities())
 
 
 def _cluster(cni: Cni, place: Place, index: int, say: Say, *, download: bool = True) -> KindCluster:
@@ -403,18 +381,3 @@ def finish(cni: Cni, place: Place, logs: Path, *, failed: bool, keep: bool) -> I
             yield f"cluster {name} deleted ({time.monotonic() - began:.0f} s)"
         except LabError as error:
             yield f"cluster {name} is still there: {error}"
-
-
-# -- netpol doctor ---------------------------------------------------------------------------------
-
-
-def machine_limits() -> list[limits.Limit]:
-    """What this machine is like for kind: what :mod:`harness.labs.kind.limits` looks at, with
-    every kernel module that an entry of the catalogue needs."""
-    entries = [catalogue.get(name) for name in catalogue.names()]
-    modules = sorted({name for cni in entries if "kind" in cni.labs for name in cni.modules})
-    disk, cgroups = None, ""
-    with contextlib.suppress(LabError):
-        runtime = Runtime.find()
-        disk, cgroups = runtime.root(), runtime.cgroups()
-    return limits.look(modules=modules, disk=disk, cgroups=cgroups, tried=_tried)

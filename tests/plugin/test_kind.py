@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from harness import __main__ as cli
 from harness.cnis import patch
 from harness.labs.base import LabError
 from harness.labs.controlplane.lab import EmbeddedClusterLab
@@ -22,6 +23,7 @@ from harness.labs.kind import clean, cluster, state
 from harness.labs.kind.cluster import KindCluster, Wish
 from harness.labs.kind.recipe import Recipe, Rollout
 from tests.netns.kinds import AGENT, as_kind, images
+from tests.plugin.conftest import RunSuite
 from tests.standins import Standins
 
 pytestmark = pytest.mark.timeout(600)
@@ -348,3 +350,99 @@ name = "agent"
 title = "rules"
 argv = ["iptables-nft-save", "-c"]
 """
+
+
+@pytest.fixture
+def asked(suite: Path) -> list[str]:
+    """The options that make a cluster with a CNI of one's own; two scenarios wait for it."""
+    (suite.parent / "agent.toml").write_text(ENTRY)
+    (suite.parent / "agent.yaml").write_text(AGENT.replace("HOME", "agent"))
+    (suite / "other.yaml").write_text(
+        (suite / "deny.yaml").read_text().replace("id: deny", "id: d2")
+    )
+    return ["--lab-engine-file", "agent.toml", "--lab", "kind", "--lab-cni-manifest", "agent.yaml"]
+
+
+def test_a_run_makes_its_cluster_and_another_takes_it_again(
+    run_clean: RunSuite, asked: list[str], standins: Standins, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two workers share it, each in namespaces of its own; kept, taken again, ended."""
+    ended = run_clean(*asked, "-n", "2", "--lab-keep", "always")
+    assert ended.code == 0, ended.out
+    assert "kind 0.33 on docker, node image docker.io/kindest/node:v1.36.4@sha256:" in ended.out
+    assert "every pod reaches every other (" in ended.out  # phases, with seconds
+    [name] = standins.clusters
+    assert f"--lab-reuse {name}" in ended.out
+    assert len(standins.called("kind", "create")) == 1
+    workers = {scenario.worker for scenario in ended.record.scenarios}
+    assert len(ended.record.scenarios) == 2
+    assert workers <= {"gw0", "gw1"}
+    facts = ended.record.run["environment"]
+    assert facts["lab"] == "kind"
+    assert facts["cluster"] == name
+    assert facts["start_seconds"]["all"] > 0
+
+    again = run_clean(*asked, "--lab-reuse", name)
+    assert again.code == 0, again.out
+    assert f"kind cluster {name}, which is left as it is at the end" in again.out
+    assert standins.clusters == [name]
+    assert cli.main(["clean"]) == 0
+    assert "--kept" in capsys.readouterr().out
+    assert standins.clusters == [name]
+    assert cli.main(["clean", "--kept"]) == 0
+    assert standins.clusters == []
+    assert state.all_known() == []
+
+
+def test_a_cluster_that_fails_makes_every_test_an_error(
+    run_clean: RunSuite, asked: list[str], standins: Standins, suite: Path
+) -> None:
+    """Told once in full; exit code 1, and no test is a failure. Nothing is left."""
+    standins.fail("kind create", "create-no-pull")
+    ended = run_clean(*asked, "-n", "2")
+    assert ended.code == pytest.ExitCode.TESTS_FAILED
+    assert "2 errors in" in ended.out
+    assert "failed to pull image" in ended.out
+    assert "--lab-images" in ended.out
+    assert standins.clusters == []
+    assert state.all_known() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--lab-reuse", "nowhere"], "there is no kind cluster nowhere; there are: none"),
+        (["--lab-images", "."], "holds no image archive"),
+        (["--lab-cni-manifest", "none.yaml"], "none.yaml: No such file or directory"),
+        (["--lab-families", "dual"], "is installed for ipv4 here, and not for dual"),
+        (["--lab-network", "flannel"], "brings its own network"),
+        (["--lab-cni-version", "9"], "the catalogue pins no such version"),
+        (["--lab-clusters", "0"], "'0' is no number from 1 to 16"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_had_is_refused_before_anything_is_made(
+    run_clean: RunSuite, asked: list[str], standins: Standins, arguments: list[str], says: str
+) -> None:
+    ended = run_clean(*asked, *arguments)
+    assert ended.code == pytest.ExitCode.USAGE_ERROR
+    assert says in ended.out
+    assert standins.called("kind", "create") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--cni", "cilium"], "pins no manifest of Cilium"),
+        (["--cni", "enforcer", "--lab", "kind", "--lab-network", "kindnet"], "two policy engines"),
+        (["--cni", "enforcer", "--lab", "kind"], "make enforcer-image"),
+        (["--cni", "calico", "--lab-offline"], "nothing is to be downloaded"),
+    ],
+)
+def test_entries_of_the_catalogue_that_cannot_be_had(
+    run_clean: RunSuite, standins: Standins, tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    ended = run_clean(*arguments, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert ended.code == pytest.ExitCode.USAGE_ERROR
+    assert says in ended.out
+    assert standins.called("kind", "create") == []

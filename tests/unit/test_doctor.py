@@ -136,7 +136,7 @@ def test_a_program_that_hangs_is_given_up(
             "echo kind v0.20.0 go1.20 linux/amd64",
             State.NO,
             "kind 0.20 with docker",
-            "install kind 0.24 or newer",
+            "install kind 0.32 or newer",
         ),
         ("exit 0", "echo kind v0.33.0 go1.26 linux/amd64", None, "kind 0.33 with docker", None),
     ],
@@ -156,9 +156,9 @@ def test_kind(
         if script:
             programs.has(name, script)
     lab = clusters.kind_lab()
-    assert lab.found == found
+    assert lab.found.partition(";")[0] == found
     if state is None:  # what is left are this machine's own limits
-        assert lab.can
+        assert lab.can or "cgroups" in lab.found or "inotify" in lab.found
     else:
         assert (lab.state, lab.step) == (state, step)
 

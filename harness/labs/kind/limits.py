@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from harness.labs.base import LabError
+from harness.labs.netns import detect
 
 #: kind's own "known issues" ask for these; about the fourth cluster fails at a kernel's defaults.
 INOTIFY = {"max_user_watches": 524288, "max_user_instances": 512}
@@ -19,6 +21,14 @@ INOTIFY_LEAST = {"max_user_watches": 8192, "max_user_instances": 64}
 CGROUP2_SINCE = (1, 35)
 DISK_LEAST, DISK_GOOD = 3 << 30, 8 << 30
 """Bytes: a node image takes 1 GB, a CNI's images up to 1 GB on each of three nodes."""
+#: Kernel module -> what was tried for the embedded lab, and tells that it is there.
+TRIED = {
+    "vxlan": "vxlan",
+    "dummy": "dummy",
+    "br_netfilter": "bridge-netfilter",
+    "nft_queue": "nft-queue",
+    "xt_set": "ipset",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,17 @@ def look(
         *([_disk(disk)] if disk is not None else []),
         *(_module(name, tried, system) for name in modules),
     ]
+
+
+def tried(module: str) -> bool | None:
+    """Whether what a module gives was tried on this machine and is there; None: not tried."""
+    name = TRIED.get(module)
+    return _abilities()[name].ok if name else None
+
+
+@cache
+def _abilities() -> Mapping[str, detect.Ability]:
+    return detect.abilities()
 
 
 def refuse(limits: Sequence[Limit]) -> list[str]:

@@ -42,6 +42,12 @@ test-long: setup-dev api-binaries ## laws with thousands of examples, a hundred 
 mutants: setup-dev ## the suites against every known bug, seeded into the in-house enforcer
 	$(BIN)/python -m tests.mutants $(ARGS)
 
+.PHONY: outside
+outside: setup-dev ## the oracle against an analyser from elsewhere, on thousands of random worlds
+	test -x build/outside/bin/python || python3 -m venv build/outside
+	build/outside/bin/pip install -q network-config-analyzer==2.1.0
+	$(BIN)/python -m tests.outside --python build/outside/bin/python $(ARGS)
+
 COUNT ?= 10000
 .PHONY: generated
 generated: setup-run ## COUNT random scenarios on the in-house enforcer, failures made small

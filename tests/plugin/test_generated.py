@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.scenarios.load import load_file
-from tests.mutants.__main__ import entry
+from tests.mutants.trial import entry
 from tests.mutants.bugs import MUTANTS
 from tests.plugin.conftest import RunSuite
 

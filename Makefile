@@ -109,6 +109,10 @@ last-night: ## keep the nightly's records for the next one
 docs: setup-dev ## the documentation site into build/docs, every warning an error
 	$(BIN)/sphinx-build -W --keep-going -n -q docs build/docs
 
+.PHONY: docs-runs
+docs-runs: setup-dev api-binaries ## the runs that the documentation shows, made anew (15 minutes)
+	$(BIN)/python -m tests.shown
+
 .PHONY: lint
 lint: setup-dev ## style of Python and shell
 	$(BIN)/ruff check

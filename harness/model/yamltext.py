@@ -129,9 +129,14 @@ class _Builder:
     def read(self, text: str) -> Iterator[Document | BadText]:
         import yaml
 
-        loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
-            yield from self._read(yaml, yaml.parse(text, Loader=loader))
+            loader = parser(text)
+            try:
+                # yaml.parse would look ahead at each event, which takes as long as the event.
+                yield from self._read(yaml, iter(loader.get_event, None))
+            finally:
+                loader.dispose()
         except _FaultError as fault:
             yield from self.faults
             yield fault.bad
@@ -171,13 +176,16 @@ class _Builder:
 
     def _read(self, yaml: Any, events: Any) -> Iterator[Document | BadText]:
         """One pass over the events. It is the inner loop of loading large clusters, and written
-        for speed: ``here`` is the innermost open mapping or list."""
+        for speed: what is open innermost (``here``) has its parts in local variables."""
         scalar, alias = yaml.ScalarEvent, yaml.AliasEvent
         mapping_start, sequence_start = yaml.MappingStartEvent, yaml.SequenceStartEvent
         ends = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
         first = self.first
         stack: list[_Open] = []
-        here: _Open | None = None
+        here: Any = None  # a Mapped or Listed, or None outside of all
+        lines: Any = None  # its lines
+        key: str | None = None  # where a mapping's value is to come
+        key_line = first
         anchors: dict[str, tuple[Any, int]] = {}
         seen = 0  # values so far, those that aliases stand for included
         expansion = 0
@@ -187,44 +195,52 @@ class _Builder:
             kind = type(event)
             if kind is scalar:
                 seen += 1
+                text = event.value
                 if event.implicit[0] and event.tag is None:  # plain
-                    value = plain(event.value)
+                    if text in _WORDS:
+                        value = _WORDS[text]
+                    else:
+                        value = text if text[0] not in _MAY_BE_NUMBER else _number(text)
                 else:
-                    value = _tagged(event.tag, event.value, first + event.start_mark.line)
+                    value = _tagged(event.tag, text, first + event.start_mark.line)
                 if event.anchor:
                     anchors[event.anchor] = (value, 1)
-                if here is None:
-                    line = first + event.start_mark.line
-                elif here.is_list:
-                    here.value.append(value)
-                    here.lines.append(first + event.start_mark.line)
-                elif here.key is None:
-                    here.key_line = line = first + event.start_mark.line
-                    here.key = value if type(value) is str else _key(value, line)
-                else:
-                    key, here.key = here.key, None
-                    if key in here.value:
-                        self._again(here, key, value)
+                if key is not None:
+                    if key in here:
+                        self._again(here, key, key_line, value)
                     else:
-                        here.value[key] = value
-                        here.lines[key] = here.key_line
+                        here[key] = value
+                        lines[key] = key_line
+                    key = None
+                    continue
+                line = first + event.start_mark.line
+                if here is None:
+                    continue
+                if type(lines) is list:
+                    here.append(value)
+                    lines.append(line)
+                else:
+                    key_line = line
+                    key = value if type(value) is str else _key(value, line)
                 continue
             if kind is mapping_start or kind is sequence_start:
                 line = first + event.start_mark.line
                 if len(stack) >= MAX_DEPTH:
                     raise _FaultError(line, f"it is nested more than {MAX_DEPTH} levels deep")
-                here = _Open(kind is mapping_start, line, event.anchor, seen)
-                stack.append(here)
+                stack.append((here, lines, key, key_line, event.anchor, seen))
+                here = Mapped() if kind is mapping_start else Listed()
+                lines = here.lines = {} if kind is mapping_start else []
+                here.line = line
+                key = None
                 seen += 1
                 if event.anchor:
                     anchors.pop(event.anchor, None)
                 continue
             if kind in ends:
-                done = stack.pop()
-                value, line = done.value, done.line
-                if done.anchor:
-                    anchors[done.anchor] = (value, seen - done.seen)
-                here = stack[-1] if stack else None
+                value, line = here, here.line
+                here, lines, key, key_line, anchor, before = stack.pop()
+                if anchor:
+                    anchors[anchor] = (value, seen - before)
             elif kind is alias:
                 line = first + event.start_mark.line
                 if event.anchor not in anchors:
@@ -251,49 +267,40 @@ class _Builder:
                 continue
             if here is None:
                 continue
-            if here.is_list:
-                here.value.append(value)
-                here.lines.append(line)
-            elif here.key is None:
-                here.key, here.key_line = _key(value, line), line
+            if type(lines) is list:
+                here.append(value)
+                lines.append(line)
+            elif key is None:
+                key, key_line = _key(value, line), line
             else:
-                key, here.key = here.key, None
                 if key == "<<":
-                    _merge(here.value, value, line)
-                elif key in here.value:
-                    self._again(here, key, value)
+                    _merge(here, value, line)
+                elif key in here:
+                    self._again(here, key, key_line, value)
                 else:
-                    here.value[key] = value
-                    here.lines[key] = here.key_line
+                    here[key] = value
+                    lines[key] = key_line
+                key = None
 
-    def _again(self, here: _Open, key: str, value: Any) -> None:
+    def _again(self, here: Mapped, key: str, line: int, value: Any) -> None:
         """A key that is there already: by a merge, which it overrides, or written twice."""
-        line = here.lines[key]
-        if line < 0:
-            here.value[key] = value
-            here.lines[key] = here.key_line
+        before = here.lines[key]
+        if before < 0:
+            here[key] = value
+            here.lines[key] = line
             return
         self.faults.append(
             BadText(
-                here.key_line,
+                line,
                 f"the key {key!r} is written twice in one mapping",
-                f"the first is on line {line}; keep one of them",
+                f"the first is on line {before}; keep one of them",
             )
         )
 
 
-class _Open:
-    """A mapping or a list whose end has not come yet. ``seen``: how many values came before."""
-
-    __slots__ = ("anchor", "is_list", "key", "key_line", "line", "lines", "seen", "value")
-
-    def __init__(self, is_mapping: bool, line: int, anchor: str | None, seen: int) -> None:
-        self.is_list, self.line, self.anchor, self.seen = not is_mapping, line, anchor, seen
-        self.key: str | None = None
-        self.key_line = line
-        self.value: Any = Mapped() if is_mapping else Listed()
-        self.lines: Any = {} if is_mapping else []
-        self.value.line, self.value.lines = line, self.lines
+# What was open around a mapping or list: itself, its lines, the key whose value is to come and
+# its line; then the anchor of the inner one, and how many values came before it.
+_Open = tuple[Any, Any, str | None, int, str | None, int]
 
 
 def _merge(into: Mapped, value: Any, line: int) -> None:

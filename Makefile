@@ -79,7 +79,11 @@ enforcer-image: ## the in-house enforcer's container image, netpol-enforcer:dev
 	@tools/enforcer-image $(IMAGE)
 
 .PHONY: compare
-compare: setup-run ## runs side by side: make compare RECORDS='reports/A reports/B'
+compare: setup-dev api-binaries ## the enforcer and every engine that is here: one page with plots
+	$(BIN)/python -m tests.compare $(ARGS)
+
+.PHONY: records
+records: setup-run ## runs side by side: make records RECORDS='reports/A reports/B'
 	$(BIN)/netpol compare $(RECORDS) $(ARGS)
 
 # The nightly's records are in build/records/NAME/RUN, those of the night before in

@@ -19,11 +19,13 @@ _POLL = 0.02
 def apply_all(api: Api, manifests: Sequence[Json]) -> None:
     """CustomResourceDefinitions first, until they are served; then namespaces; then the rest.
 
-    Kinds that the harness itself never speaks of are found by asking the server. Raises LabError.
+    A definition that is there already stays as it is: what some engines bring beside their own
+    may be of another version. Kinds that the harness itself never speaks of are found by asking the server. Raises LabError.
     """
     definitions = [one for one in manifests if one.get("kind") == CRD]
     for one in definitions:
-        api.apply(one)
+        if api.find(CRD, "", one["metadata"]["name"]) is None:
+            api.apply(one)
     for one in definitions:
         wait_for_crd(api, one["metadata"]["name"])
     rest = [one for one in manifests if one.get("kind") != CRD]

@@ -1,0 +1,106 @@
+"""``make compare``: the enforcer on both data planes and every engine that is here, in one run.
+
+    python -m tests.compare [--engine ENTRY.toml:ENGINE]… [--suites suites/] [--sizes 10 …]
+                            [--changes 0 100 1000] [--out build/compare] [--draw]
+
+Figures go to ``figures.json``, runs of the suites to ``records/NAME``, and the page to
+``comparison.md`` with its plots beside it. ``--draw`` makes the page again out of what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.labs.base import LabError
+from tests.compare import contenders, measure, page
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _options(argv)
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    figures = out / "figures.json"
+    if not options.draw:
+        figures.write_text(json.dumps(_taken(options), indent=1) + "\n")
+    page.write(json.loads(figures.read_text()), out)
+    print(f"the page: {out / 'comparison.md'}")
+    return 0
+
+
+def _taken(options: argparse.Namespace) -> dict[str, object]:
+    there, missing = contenders.foreign(options.engine)
+    everyone = [*contenders.enforcer(), *there]
+    begun = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - begun:6.0f} s  {text}", flush=True)
+
+    for text in missing:
+        say(f"not compared: {text}")
+    found: dict[str, object] = {}
+    alone: dict[str, object] = {}
+    records: dict[str, str] = {}
+    for one in everyone:
+        key = f"{one.place.fabric}, {one.place.dataplane}"
+        try:
+            if key not in alone:
+                alone[key] = measure.without(contenders.none(one.place))
+            found[one.name] = {
+                **measure.measured(one, options.changes, options.sizes, say),
+                "alone": key,
+            }
+        except (LabError, AssertionError) as error:
+            missing.append(f"{one.name} could not be measured: {str(error).splitlines()[0]}")
+            say(missing[-1])
+        if options.suites:
+            records[one.name] = _suites(one, options, say)
+    return {
+        "machine": {
+            "processors": os.cpu_count(),
+            "kernel": platform.release(),
+            "python": platform.python_version(),
+            "load": os.getloadavg()[0],
+            "taken": time.strftime("%Y-%m-%d"),
+        },
+        "missing": missing,
+        "suites": options.suites,
+        "alone": alone,
+        "engines": found,
+        "records": records,
+    }
+
+
+def _suites(one: contenders.Contender, options: argparse.Namespace, say: object) -> str:
+    """Run the suites with it; the record's folder."""
+    name = "".join(c if c.isalnum() else "-" for c in one.name)
+    folder: Path = options.out / "records" / name
+    argv = [sys.executable, "-m", "pytest", *options.suites, *one.arguments]
+    argv += ["-n", "2", "-q", "--lab-report", str(folder), "-p", "no:cacheprovider"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    last = (done.stdout.strip().splitlines() or [done.stderr.strip()])[-1]
+    say(f"{one.name}: suites: {last}")  # type: ignore[operator]
+    return str((folder / "latest").resolve())
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make compare", description=__doc__.partition("\n")[0])
+    option = parser.add_argument
+    option("--engine", action="append", default=[], metavar="ENTRY.toml:ENGINE")
+    option("--suites", nargs="*", default=["suites/"], help="what of the suites is run (all)")
+    option("--sizes", nargs="+", type=int, default=[10, 100, 1000, 10_000])
+    option("--changes", nargs="+", type=int, default=[0, 100, 1000])
+    option("--out", type=Path, default=Path("build/compare"))
+    option("--draw", action="store_true", help="draw the page again out of what was measured")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""The comparison as one page with plots, out of its figures and the runs' records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from harness.report import compare
+from harness.report.document import Document, Heading, Paragraph, Table, to_markdown
+from harness.report.record import RecordError, read
+
+Json = dict[str, Any]
+COLOURS = ("#2b5fa8", "#1b7f4b", "#b8860b", "#a8452b", "#7a3b8f", "#337777", "#884466")
+TITLE = "Side by side"
+
+
+def write(figures: Json, out: Path) -> None:
+    """``comparison.md`` and its plots."""
+    engines: Mapping[str, Json] = figures["engines"]
+    mpl.rcParams["svg.hashsalt"] = "netpol"  # the same figures give the same file
+    _changes(engines).savefig(out / "comparison-change.svg", metadata={"Date": None})
+    _costs(figures).savefig(out / "comparison-cost.svg", metadata={"Date": None})
+    parts = [
+        f"# {TITLE}\n\n{_intro(figures)}\n",
+        "## From a change to its enforcement\n\n"
+        "From just before the request is sent to the API server until the first attempt of the "
+        "lasting run of right ones, seen by a client on the wire that tries a new connection "
+        "every 4 ms. Milliseconds, median and the longest.\n\n"
+        "```{image} img/comparison-change.svg\n:alt: Change to enforcement by engine\n```\n",
+        _table(*_change_rows(engines)),
+        "## What a new connection costs\n\n"
+        "Processor time of both ends and the node between them, in microseconds, on one node. "
+        "Every policy but one lets somebody else in; the last one allows the connection.\n\n"
+        "```{image} img/comparison-cost.svg\n:alt: Cost of a new connection by policies\n```\n",
+        _table(*_cost_rows(figures, "ten"), title="Ten of the policies select the pod"),
+        _table(*_cost_rows(figures, "all"), title="All of them select the pod"),
+        "## What it takes\n\nOn the node: rules and elements of sets beside those of kube-proxy, "
+        "with this many policies that all select one pod; resident memory; processor time of a "
+        "change (a policy created or deleted).\n",
+        _table(*_resource_rows(figures)),
+        _conformance(figures),
+    ]
+    (out / "comparison.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _intro(figures: Json) -> str:
+    machine, engines = figures["machine"], figures["engines"]
+    who = "\n".join(f"- {name}: {one['says']}" for name, one in engines.items())
+    missing = "\n".join(f"- {text}" for text in figures["missing"])
+    text = (
+        "The in-house enforcer and the policy engines that were here, in one run on one machine "
+        "(`make compare`), each on the embedded lab with a real API server: the policy engine "
+        "only, on the lab's network.\n\n"
+        f"Taken on {machine['taken']}: {machine['processors']} processors, Linux "
+        f"{machine['kernel']}, Python {machine['python']}, load average {machine['load']:.0f} at "
+        f"the end.\n\n{who}\n"
+    )
+    if machine["load"] > 2 * machine["processors"]:
+        text += (
+            "\n**The machine was busy with other work meanwhile**: the figures compare engines of "
+            "this run with each other, and are no measure of an idle machine.\n"
+        )
+    return text + (f"\n**Not run**:\n\n{missing}\n" if missing else "")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
+    lines = [f"### {title}\n"] if title else []
+    lines.append("| " + " | ".join(head) + " |")
+    lines.append("| --- |" + " ---: |" * (len(head) - 1))
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _ms(values: Sequence[float]) -> str:
+    if not values:
+        return "never seen"
+    return f"{1e3 * median(values):.0f} ({1e3 * max(values):.0f})"
+
+
+def _change_rows(engines: Mapping[str, Json]) -> tuple[list[str], list[list[str]]]:
+    sizes = list(next(iter(engines.values()))["change"])
+    head = ["engine", *(f"{kind}, {int(n):,}" for n in sizes for kind in ("allow", "deny"))]
+    rows = []
+    for name, one in engines.items():
+        cells = [name]
+        for size in sizes:
+            found = one["change"][size]
+            late = f", {found['late']} not within 1.2 s" if found["late"] else ""
+            cells += [_ms(found["allow"]), _ms(found["deny"]) + late]
+        rows.append(cells)
+    return head, rows
+
+
+def _cost_rows(figures: Json, curve: str) -> tuple[list[str], list[list[str]]]:
+    engines = figures["engines"]
+    sizes = list(next(iter(engines.values()))[curve])
+    head = ["engine", "no engine", *(f"{int(n):,}" for n in sizes)]
+    rows = []
+    for name, one in engines.items():
+        alone = figures["alone"][one["alone"]]["cost"]
+        rows.append([name, *(f"{1e6 * c:.0f}" for c in (alone, *one[curve].values()))])
+    return head, rows
+
+
+def _resource_rows(figures: Json) -> tuple[list[str], list[list[str]]]:
+    engines = figures["engines"]
+    sizes = list(next(iter(engines.values()))["change"])
+    head = ["engine"]
+    for size in sizes:
+        head += [f"rules, {int(size):,}", "elements", "MiB", "ms a change"]
+    rows = []
+    for name, one in engines.items():
+        alone = figures["alone"][one["alone"]]
+        cells = [name]
+        for size in sizes:
+            found = one["change"][size]
+            cells += [
+                f"{found['rules'] - alone['rules']:,}",
+                f"{found['elements'] - alone['elements']:,}",
+                f"{found['memory']:.0f}",
+                f"{1e3 * found['used']:.0f}",
+            ]
+        rows.append(cells)
+    return head, rows
+
+
+def _conformance(figures: Json) -> str:
+    """By feature, of the runs whose records are there."""
+    names, records = [], []
+    for name, folder in figures["records"].items():
+        try:
+            records.append(read(Path(folder) / "record.json"))
+        except (RecordError, OSError) as error:
+            figures["missing"].append(f"the suites on {name}: {error}")
+        else:
+            names.append(name)
+    if not records:
+        return "## Conformance by feature\n\nThe suites were not run for this page.\n"
+    comparison = compare.Comparison(tuple(names), tuple(records))
+    whole = compare.document(comparison)
+    kept = Document("Conformance by feature")
+    kept.add(Paragraph(f"What was run: {' '.join(figures['suites'])}."))
+    wanted = {"By feature", "Deviations", "By scenario"}
+    section = ""
+    for block in whole.blocks:
+        if isinstance(block, Heading):
+            section = block.text
+        if section in wanted or (not section and isinstance(block, Table)):
+            kept.add(block)
+    text = to_markdown(kept)
+    return text.replace("\n## ", "\n### ").replace("# Conformance", "## Conformance", 1)
+
+
+def _changes(engines: Mapping[str, Json]) -> Figure:
+    figure = _figure(9, 1.2 + 0.9 * len(engines))
+    axes = figure.subplots(1, 2, sharey=True)
+    names = list(engines)
+    sizes = list(next(iter(engines.values()))["change"])
+    for ax, kind in zip(axes, ("allow", "deny"), strict=True):
+        for turn, size in enumerate(sizes):
+            for place, name in enumerate(names):
+                values = engines[name]["change"][size][kind]
+                if not values:
+                    continue
+                at = place + 0.25 * (turn - (len(sizes) - 1) / 2)
+                label = {"label": f"{int(size):,} policies"} if place == 0 else {}
+                colour = COLOURS[turn % len(COLOURS)]
+                ax.barh(at, 1e3 * median(values), 0.22, color=colour, **label)
+                ax.plot([1e3 * min(values), 1e3 * max(values)], [at, at], color="#444", lw=1)
+        ax.set_title(f"until it {'allows' if kind == 'allow' else 'denies'}")
+        ax.set_xlabel("milliseconds: bar median, line from shortest to longest")
+        ax.set_yticks(range(len(names)), names)
+        ax.grid(alpha=0.3, axis="x")
+    axes[0].invert_yaxis()
+    axes[1].legend(fontsize=8)
+    return figure
+
+
+def _costs(figures: Json) -> Figure:
+    figure = _figure(10, 4.2)
+    axes = figure.subplots(1, 2, sharey=True)
+    titles = {"ten": "ten policies select the pod", "all": "all policies select the pod"}
+    for ax, (curve, title) in zip(axes, titles.items(), strict=True):
+        for turn, (name, one) in enumerate(figures["engines"].items()):
+            sizes = [int(size) for size in one[curve]]
+            values = [1e6 * cost for cost in one[curve].values()]
+            ax.plot(sizes, values, marker="o", ms=4, label=name, color=COLOURS[turn % 7])
+        for key, alone in figures["alone"].items():
+            ax.axhline(1e6 * alone["cost"], ls=":", color="#8a8a8a", lw=1, label=f"none ({key})")
+        ax.set(title=title, xlabel="policies", xscale="log", yscale="log")
+        ax.grid(alpha=0.3, which="both")
+    axes[0].set_ylabel("processor time of a new connection, µs")
+    axes[0].legend(fontsize=7)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure

@@ -21,7 +21,7 @@ def wide(scenario: Scenario) -> str:
     for thing in _things(scenario):
         match thing:
             case ClusterNetworkPolicy():
-                return f"ClusterNetworkPolicy {thing.name} selects namespaces of the whole cluster"
+                return "a ClusterNetworkPolicy selects among the namespaces of the whole cluster"
             case Node():
                 return f"node {thing.name} is relabelled"
             case Namespace(name=name) if name in SYSTEM:

@@ -226,6 +226,21 @@ def test_the_outside_host_of_the_lab_comes_back() -> None:
     assert lab.world.externals["outside"] == own
 
 
+def test_outside_hosts_are_left_out_where_there_are_none() -> None:
+    """Scenarios that are about them are skipped; the others lose some cells."""
+
+    class Inside(FakeLab):
+        def up(self) -> None:
+            self.history = [(0.0, World())]
+
+    lab = Inside(features=frozenset({"ipv4"}))
+    outside = {"outside": External("outside", ("203.0.113.9",))}
+    world = worlds.world("pair").with_(externals=outside)
+    record = runner(lab).run(replace(scenario(), world=world))
+    assert record.outcome == "passed"
+    assert not any(isinstance(getattr(a, "object", None), External) for a in lab.applied)
+
+
 def test_an_expectation_by_hand_that_the_oracle_does_not_share_is_an_error() -> None:
     cell = Cell(Endpoint.parse("x/a"), Endpoint.parse("x/b"), 80)
     wrong = replace(STEPS[0], expect=(Expectation(cell, Verdict.ALLOW),))

@@ -8,8 +8,10 @@ from typing import Any
 
 from harness.cnis import catalogue
 from harness.cnis.cni import Cni
+from harness.labs.base import LabError
 from harness.labs.netns.fabric import FABRICS
 from harness.play.home import PlayError
+from harness.run import place as place_
 from harness.run.place import Place
 
 LAB = "netns"
@@ -68,6 +70,15 @@ def place_of(arguments: argparse.Namespace, cni: Cni) -> Place:
         proxy=arguments.proxy,
         api_binaries=Path(arguments.api_binaries) if arguments.api_binaries else None,
     )
+
+
+def check(cni: Cni, place: Place) -> None:
+    """Raises PlayError where the lab cannot come up here, in the words of this command line."""
+    try:
+        place_.check(cni, place)
+    except LabError as error:
+        own = [text.replace("--lab-", "--") for text in (error.message, error.hint)]
+        raise PlayError(own[0], hint=own[1], detail=error.detail) from None
 
 
 def chosen(arguments: argparse.Namespace) -> dict[str, Any]:

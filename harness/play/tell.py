@@ -19,7 +19,6 @@ from harness.labs.netns import wire
 from harness.model.manifest import documents, to_manifest
 from harness.play import options, terminal
 from harness.play.home import Home, PlayError, home
-from harness.run import place
 
 Json = dict[str, Any]
 _END_SECONDS = 60.0
@@ -32,7 +31,7 @@ _POLL = 0.02
 def up(arguments: argparse.Namespace) -> int:
     """Start the keeper of a lab, and wait until it is up."""
     cni = options.cni_of(arguments)
-    place.check(cni, options.place_of(arguments, cni))
+    options.check(cni, options.place_of(arguments, cni))
     there = home(arguments.name)
     left = there.directory.exists() and not there.is_up()
     lock = there.make()

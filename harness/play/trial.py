@@ -49,12 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     from harness.desk.inputs import cluster_of, read
     from harness.play import options, tried
-    from harness.run import place as place_
 
     began = time.monotonic()
     cni = options.cni_of(arguments)
     place = options.place_of(arguments, cni)
-    place_.check(cni, place)
+    options.check(cni, place)
     read_in = read(
         arguments.manifests, keep_going=arguments.keep_going, cluster=cluster_of(arguments)
     ).world()

@@ -153,6 +153,8 @@ def _lines(record: ScenarioRecord, what: str, seconds: float, every: bool) -> It
                     yield f"  {cell.note}"
     if record.message and not wrong:
         yield record.message
+    if wrong:
+        yield ""
     counts = Counter(cell.finding for cell in cells)
     told = [f"{count} {_FINDINGS.get(finding, finding)}" for finding, count in counts.most_common()]
     yield f"{len(cells)} connections: {', '.join(told) or 'none'}"

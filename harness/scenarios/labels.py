@@ -92,11 +92,24 @@ def _world_labels(world: World) -> Iterator[str]:
             yield "policy-stack"
         for cluster_policy in world.cluster_policies.values():
             yield from (d for d in ("ingress", "egress") if getattr(cluster_policy, d))
+            for selector in _cluster_selectors(cluster_policy):
+                yield from _expressions(selector)
     namespaces = [namespace for namespace, _ in world.policies]
     if len(namespaces) > len(set(namespaces)):
         yield "policy-stack"
     for policy in world.policies.values():
         yield from _policy_labels(policy)
+
+
+def _cluster_selectors(policy: ClusterNetworkPolicy) -> Iterator[LabelSelector]:
+    subjects = [policy.subject]
+    for rule in (*policy.ingress, *policy.egress):
+        for peer in rule.peers:
+            yield from (one for one in (peer.namespaces, peer.nodes) if one is not None)
+            subjects += [peer.pods] if peer.pods else []
+    for subject in subjects:
+        yield subject.namespace_selector
+        yield subject.pod_selector or EVERYTHING
 
 
 def _policy_labels(policy: NetworkPolicy) -> Iterator[str]:

@@ -13,7 +13,7 @@ import argparse
 import json
 import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 
@@ -30,7 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.sample:
         # spread over the list, the same ones each time: a sample that wanders cannot be compared
         chosen = chosen[:: max(1, len(chosen) // options.sample)][: options.sample]
-    found = _all(chosen, options.dataplane, options.jobs)
+    found = []
+    for one in _all(chosen, options.dataplane, options.jobs):
+        found.append(one)
+        if options.write:
+            kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
+            kept.setdefault(options.dataplane, {})[one.mutant] = asdict(one)
+            write(kept)
     missed = [one.mutant for one in found if not one.scenario]
     if not options.names and not options.sample:
         for bug, why in IMPOSSIBLE.items():
@@ -39,16 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{len(chosen)} mutants on {options.dataplane}: {len(chosen) - len(missed)} caught, "
         f"{len(missed)} missed{': ' if missed else ''}{', '.join(missed)}"
     )
-    if options.write:
-        kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
-        kept.setdefault(options.dataplane, {}).update({one.mutant: asdict(one) for one in found})
-        write(kept)
     return 1 if missed else 0
 
 
-def _all(names: Sequence[str], dataplane: str, jobs: int) -> list[Caught]:
+def _all(names: Sequence[str], dataplane: str, jobs: int) -> Iterator[Caught]:
+    """Each result as it comes."""
     width = max(map(len, names))
-    found = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         tried = {pool.submit(attempt, name, dataplane): name for name in names}
@@ -56,12 +58,11 @@ def _all(names: Sequence[str], dataplane: str, jobs: int) -> list[Caught]:
             name = tried[future]
             wrong = future.exception()
             one = Caught(name, why=f"{wrong}") if wrong else future.result()
-            found.append(one)
             verdict = f"caught by {one.scenario} ({one.cell})" if one.scenario else "MISSED"
             why = f" ({one.why})" if one.why else ""
             print(f"{name:{width}}  {one.seconds:5.1f} s, {one.tried:3} run  {verdict}{why}")
             sys.stdout.flush()
-    return found
+            yield one
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

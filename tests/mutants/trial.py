@@ -78,8 +78,11 @@ def attempt(name: str, dataplane: str) -> Caught:
 
 
 def judged(record: ScenarioRecord) -> str:
-    """The first cell that was judged to be wrong, in words; empty where there is none."""
+    """The first cell or look that was judged to be wrong, in words; empty where there is none."""
     for one in record.steps:
+        for check in one.checks:
+            if check["outcome"] == "failed":
+                return f"failed: {check['name']}"
         for cell in one.cells:
             if cell.finding in JUDGED:
                 return f"{cell.finding}: {cell.source} -> {cell.target}:{cell.port}/{cell.protocol}"

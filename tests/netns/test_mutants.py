@@ -18,5 +18,5 @@ from tests.mutants.trial import attempt
 def test_a_mutant_is_caught(mutant: str, dataplane: str) -> None:
     caught = attempt(mutant, dataplane)
     assert caught.scenario, caught.why
-    assert caught.cell.startswith(("leak: ", "outage: "))
+    assert caught.cell.startswith(("leak: ", "outage: ", "failed: "))
     assert caught.tried < 30

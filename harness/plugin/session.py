@@ -227,6 +227,7 @@ def _fitting(options: Options, api: bool, lab: str) -> None:
             ("--lab-api-version", options.api_version),
             ("--lab-api-binaries", options.api_binaries),
         ),
+        ("--lab netns", lab == "netns"): (("--lab-engine", options.engine),),
         ("--lab kubeconfig", lab == "kubeconfig"): (
             ("--lab-context", options.context),
             ("--lab-yes", options.yes),

@@ -11,7 +11,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from harness import __version__
@@ -150,8 +150,26 @@ def _add_completion(commands: Any) -> None:
 def _completion(arguments: argparse.Namespace) -> int:
     import shtab  # only here: it takes a tenth of a second
 
-    print(shtab.complete(full_parser(), arguments.shell))
+    parser = full_parser()
+    for action in _actions(parser):
+        if action.metavar in _PATHS:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+    print(shtab.complete(parser, arguments.shell))
     return OK
+
+
+#: What stands for a file or a folder in the help.
+_PATHS = ("FILE", "DIR", "PATH", "OLD NEW", "RECORD")
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """All arguments of a parser and of its commands."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in set(action.choices.values()):
+                yield from _actions(command)
+        else:
+            yield action
 
 
 if __name__ == "__main__":

@@ -63,6 +63,15 @@ def test_the_control_plane_is_looked_for(
     assert "hint:" in capsys.readouterr().err
 
 
+def test_files_may_come_after_options() -> None:
+    """argparse alone would refuse the last one."""
+    parser = cli.build_parser(["explain"])
+    words = ["explain", "a", "b", "x.yaml", "--json", "y.yaml"]
+    assert cli.parse(parser, words).manifests == ["x.yaml", "y.yaml"]
+    with pytest.raises(SystemExit):
+        cli.parse(parser, [*words, "--no-such-option"])
+
+
 def test_no_command_is_wrong_usage() -> None:
     done = netpol()
     assert done.returncode == cli.USAGE
@@ -106,6 +115,8 @@ def test_completion(shell: str) -> None:
     assert done.returncode == 0
     assert "doctor" in done.stdout
     if shell == "bash":
+        assert "_shtab_netpol_lab_up___dataplane_choices=(iptables nftables)" in done.stdout
+        assert "_shtab_netpol_explain_pos_2_COMPGEN=_shtab_compgen_files" in done.stdout
         subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=True, timeout=60)
 
 

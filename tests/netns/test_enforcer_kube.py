@@ -138,7 +138,10 @@ class Attack:
             )
         for fd in (theirs, out):
             os.close(fd)
-        assert os.read(self.output, 6) == b"begun\n"
+        said = b""
+        while not said.endswith(b"\n"):
+            said += os.read(self.output, 1) or b"(ended)\n"
+        assert said == b"begun\n", self.said.read_text()
 
     def end(self) -> tuple[int, int]:
         """How often it tried, and how often it got through."""

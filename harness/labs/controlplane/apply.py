@@ -20,7 +20,8 @@ def apply_all(api: Api, manifests: Sequence[Json]) -> None:
     """CustomResourceDefinitions first, until they are served; then namespaces; then the rest.
 
     A definition that is there already stays as it is: what some engines bring beside their own
-    may be of another version. Kinds that the harness itself never speaks of are found by asking the server. Raises LabError.
+    may be of another version. Kinds that the harness itself never speaks of are found by asking
+    the server. Raises LabError.
     """
     definitions = [one for one in manifests if one.get("kind") == CRD]
     for one in definitions:

@@ -123,9 +123,8 @@ class ApiEngines:
         self._given_up: set[str] = set()
         self._lock = threading.RLock()
         self._over = threading.Event()
-        self._wake, self._woken = socket.socketpair()
-        self._woken.setblocking(False)
         self._watcher: threading.Thread | None = None
+        self._wakeup: tuple[socket.socket, socket.socket] | None = None  # its two ends
 
     # -- before ------------------------------------------------------------------------------
 
@@ -226,8 +225,9 @@ class ApiEngines:
         self.running[node] = process
         self.starts[node] = self.starts.get(node, 0) + 1
         self._since[node] = time.monotonic()
-        self._wake.send(b"+")
+        self._nudge()
         if self._watcher is None and self.engine.restarts:
+            self._wakeup = socket.socketpair()
             self._watcher = threading.Thread(target=self._watch, name="engines", daemon=True)
             self._watcher.start()
         return process
@@ -236,7 +236,7 @@ class ApiEngines:
         """End the engine of a node, if it runs; killed if it does not end by itself."""
         with self._lock:
             process = self.running.pop(node, None)
-            self._wake.send(b"-")
+            self._nudge()
         if process is None:
             return
         deadline = time.monotonic() + _END_SECONDS
@@ -295,28 +295,36 @@ class ApiEngines:
     def abandon(self) -> None:
         """The lab ends as a whole."""
         self._over.set()
-        self._wake.send(b"q")
+        self._nudge()
         if self._watcher is not None:
             self._watcher.join(10)
         for process in self.running.values():
             process.close()
         self.running = {}
-        self._wake.close()
-        self._woken.close()
+        for end in self._wakeup or ():
+            end.close()
+
+    def _nudge(self) -> None:
+        """Let the watching thread look anew at what runs."""
+        if self._wakeup is not None:
+            self._wakeup[0].send(b"!")
 
     def _watch(self) -> None:
         """The thread that starts an engine again that has died."""
+        assert self._wakeup is not None
+        woken = self._wakeup[1]
+        woken.setblocking(False)
         while not self._over.is_set():
             with self._lock:
                 living = [p for p in self.running.values() if p.poll() is None]
                 watched = [os.dup(process.fileno()) for process in living]
             ready = select.poll()
-            for fd in (self._woken.fileno(), *watched):
+            for fd in (woken.fileno(), *watched):
                 ready.register(fd, select.POLLIN)
             ready.poll()
             wire.close_all(watched)
             with contextlib.suppress(BlockingIOError):
-                self._woken.recv(4096)
+                woken.recv(4096)
             for node in list(self.running):
                 self._revive(node)
 

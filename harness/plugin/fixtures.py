@@ -47,6 +47,9 @@ def run_scenario(request: pytest.FixtureRequest) -> Callable[..., ScenarioRecord
         own = bench.run.place.fabric
         if fabric not in (None, own) and bench.run.place.lab != "netns":
             pytest.skip("only the embedded lab can choose its fabric")
+        engine = bench.run.cni.api_engine if bench.run.place.api else None
+        if fabric not in (None, own) and engine is not None and engine.fabric:
+            pytest.skip(f"{bench.run.cni.title}'s policy engine knows no fabric but {own}")
         with bench.on(fabric) if fabric else nullcontext() as runner:
             record = bench.measure(item, scenario, runner)
         judge(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 
@@ -10,25 +11,25 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "clean",
         help="take away what labs have left behind",
-        description="Takes away what is left of labs of `netpol lab up` that were killed, or that "
-        "the machine's end has ended: folders with logs, for the kernel has ended all else. Labs "
-        "that are up stay. Takes away kind clusters, too, whose run was killed; those of others, "
-        "and those of runs that go on, stay.",
-    )
-    parser.add_argument(
-        "--kept", action="store_true", help="delete kind clusters as well that --lab-keep has kept"
+        description="Takes away what is left of labs of `netpol lab up` that were killed or that "
+        "the machine's end has ended, and kind clusters of runs that were killed. Labs that are "
+        "up stay, and so do clusters that were kept on purpose; those of others are never touched.",
     )
     parser.add_argument("--all", action="store_true", help="end the labs that are up as well")
+    parser.add_argument(
+        "--kept", action="store_true", help="delete kind clusters that were kept as well"
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from harness.labs.base import LabError
+    from harness.labs.kind import clean as kind
     from harness.play.home import homes
     from harness.play.tell import end
 
-    kinds, failed = _kind_clusters(kept=arguments.kept)
-    found = homes()
-    for home in found:
+    labs, clusters = homes(), kind.leftovers(kept=arguments.kept)
+    for home in labs:
         if not home.is_up():
             home.remove()
             print(f"lab {home.name}: it had ended without `netpol lab down`; cleaned up")
@@ -37,28 +38,14 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"lab {home.name}: ended")
         else:
             print(f"lab {home.name}: it is up, and stays (--all ends it)")
-    if not found and not kinds:
-        print("nothing to clean up")
-    return 1 if failed else 0
-
-
-def _kind_clusters(*, kept: bool) -> tuple[int, int]:
-    """Delete those that were left behind: how many there were, and could not be deleted."""
-    import sys
-
-    from harness.labs.base import LabError
-    from harness.labs.kind import clean, state
-
-    failed = 0
-    left = clean.leftovers(kept=kept)
-    stay = [one for one in state.all_known() if one not in left and one.state == state.KEPT]
-    for one in left:
+    failed = False
+    for cluster in clusters:
         try:
-            clean.clean(one)
-            print(f"kind cluster {one.name}: deleted")
-        except LabError as error:
-            failed += 1
-            print(f"kind cluster {one.name} is still there: {error}", file=sys.stderr)
-    for one in stay:
-        print(f"kind cluster {one.name}: it was kept, and stays (--kept deletes it)")
-    return len(left) + len(stay), failed
+            kind.clean(cluster)
+            print(f"kind cluster {cluster.name}: deleted")
+        except LabError as error:  # the others can be deleted all the same
+            failed = True
+            print(f"netpol: {error}", file=sys.stderr)
+    if not labs and not clusters:
+        print("nothing to clean up")
+    return 2 if failed else 0

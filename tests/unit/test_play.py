@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from _pytest.config.argparsing import Parser
 
+from harness import __main__ as cli
+from harness.labs.base import LabError
+from harness.labs.kind import clean, state
 from harness.model.fast import Reach
 from harness.model.manifest import load, load_text
 from harness.play import furnish, options
@@ -142,3 +145,25 @@ def test_a_few_pods_speak_for_all(file: str) -> None:
     for members in Reach(world, 4).table().groups:
         kept = [one for one in members if (one.namespace, one.name) in fewer.pods]
         assert len(kept) >= min(len(members), furnish.OF_A_KIND)
+
+
+def test_clean_deletes_clusters_of_runs_that_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that cannot be deleted is told, and keeps none of the others from it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for name, kept in (("netpol-a", ""), ("netpol-b", ""), ("netpol-c", state.KEPT)):
+        state.write(state.Known(name, "r", "calico", "docker", kept or state.UP, 0, "gone"))
+
+    def delete(one: state.Known) -> None:
+        if one.name == "netpol-a":
+            raise LabError("docker is not on PATH")
+        deleted.append(one.name)
+
+    deleted: list[str] = []
+    monkeypatch.setattr(clean, "clean", delete)
+    assert cli.main(["clean"]) == 2
+    assert deleted == ["netpol-b"]
+    assert "docker is not on PATH" in capsys.readouterr().err
+    assert cli.main(["clean", "--kept"]) == 2
+    assert deleted == ["netpol-b", "netpol-b", "netpol-c"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +54,7 @@ def choose(
     if changes:
         cni = _entry(wanted, changes)
     found = in_directory(cni, place) if place.is_dir() else in_file(cni, place)
-    version = found.version or (_entry_version(changes))
+    version = found.version or _entry_version(changes)
     return replace(cni, version=version), replace(found, version=version)
 
 
@@ -90,8 +91,6 @@ def _changes(place: Path) -> str:
 
 def _entry_version(changes: str) -> str:
     """The version that an engine.toml tells, if it does."""
-    import tomllib
-
     return str(tomllib.loads(changes).get("version", ""))
 
 

@@ -69,6 +69,10 @@ def _lines(cni: Cni) -> Iterator[str]:
     yield f"  network: {cni.network}; labs: {', '.join(cni.labs)}"
     denies = f"denies by {cni.deny}" if cni.enforces else "enforces nothing: the negative control"
     yield f"  {denies}"
+    if (engine := cni.api_engine) is not None and engine.foreign:
+        planes = f", on {' or '.join(engine.dataplanes)}" if engine.dataplanes else ""
+        where = f"on lab netns (fabric {cni.fabric}{planes})"
+        yield f"  its policy engine alone, {where}: {engine.image}"
     yield from _installation(cni)
     yield from (f"  ready: {r.namespace} {r.kind}/{r.name}" for r in cni.ready if r.required)
     yield from (f"  ready: {path} on every node" for path in cni.ready_files)

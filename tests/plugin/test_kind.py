@@ -16,12 +16,15 @@ import pytest
 import yaml
 
 from harness import __main__ as cli
-from harness.cnis import patch
+from harness.cnis import catalogue, patch
+from harness.cnis.cni import CniError
 from harness.labs.base import LabError
 from harness.labs.controlplane.lab import EmbeddedClusterLab
 from harness.labs.kind import clean, cluster, state
 from harness.labs.kind.cluster import KindCluster, Wish
 from harness.labs.kind.recipe import Recipe, Rollout
+from harness.run import kinds, manifests
+from harness.run.place import KindOptions, Place
 from tests.netns.kinds import AGENT, as_kind, images
 from tests.plugin.conftest import RunSuite
 from tests.standins import Standins
@@ -50,6 +53,7 @@ def standins(
     monkeypatch.setenv("PATH", f"{made.bin}:{os.environ['PATH']}")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(cluster, "_PAUSE", 0.01)
+    kinds._found.cache_clear()
     (made.folder / "log").unlink(missing_ok=True)
     yield made
     made.mend()
@@ -408,41 +412,63 @@ def test_a_cluster_that_fails_makes_every_test_an_error(
     assert state.all_known() == []
 
 
+def test_an_option_that_cannot_be_meant_is_refused(
+    run_clean: RunSuite, asked: list[str], standins: Standins
+) -> None:
+    """With exit code 4, before anything is made; what else is refused is in the next test."""
+    ended = run_clean(*asked, "--lab-reuse", "nowhere")
+    assert ended.code == pytest.ExitCode.USAGE_ERROR
+    assert "there is no kind cluster nowhere; there are: none" in ended.out
+    assert standins.called("kind", "create") == []
+
+
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("cni", "options", "more", "says"),
     [
-        (["--lab-reuse", "nowhere"], "there is no kind cluster nowhere; there are: none"),
-        (["--lab-images", "."], "holds no image archive"),
-        (["--lab-cni-manifest", "none.yaml"], "none.yaml: No such file or directory"),
-        (["--lab-families", "dual"], "is installed for ipv4 here, and not for dual"),
-        (["--lab-network", "flannel"], "brings its own network"),
-        (["--lab-cni-version", "9"], "the catalogue pins no such version"),
-        (["--lab-clusters", "0"], "'0' is no number from 1 to 16"),
+        ("agent", KindOptions(archives=Path("/nowhere")), {}, "/nowhere is no directory"),
+        ("agent", KindOptions(files=(Path("none.yaml"),)), {}, "none.yaml: No such file"),
+        ("agent", KindOptions(), {"families": (4, 6)}, "is installed for ipv4 here, and not for"),
+        ("agent", KindOptions(network="flannel"), {}, "brings its own network"),
+        ("cilium", KindOptions(), {}, "pins no manifest of Cilium"),
+        ("enforcer", KindOptions(network="kindnet"), {}, "two policy engines at once"),
+        ("enforcer", KindOptions(network="kinnet"), {}, "no CNI named 'kinnet'"),
+        ("enforcer", KindOptions(), {}, "image netpol-enforcer:dev is not in docker's store"),
+        ("calico", KindOptions(offline=True), {}, "nothing is to be downloaded"),
     ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_what_cannot_be_had_is_refused_before_anything_is_made(
-    run_clean: RunSuite, asked: list[str], standins: Standins, arguments: list[str], says: str
+    standins: Standins,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    cni: str,
+    options: KindOptions,
+    more: dict[str, Any],
+    says: str,
 ) -> None:
-    ended = run_clean(*asked, *arguments)
-    assert ended.code == pytest.ExitCode.USAGE_ERROR
-    assert says in ended.out
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    entry = catalogue.parse("agent", ENTRY) if cni == "agent" else catalogue.get(cni)
+    with pytest.raises(LabError, match=says):
+        kinds.check(entry, Place(lab="kind", run="r-1", kind=options, **more))
     assert standins.called("kind", "create") == []
+    assert state.all_known() == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--cni", "cilium"], "pins no manifest of Cilium"),
-        (["--cni", "enforcer", "--lab", "kind", "--lab-network", "kindnet"], "two policy engines"),
-        (["--cni", "enforcer", "--lab", "kind"], "make enforcer-image"),
-        (["--cni", "calico", "--lab-offline"], "nothing is to be downloaded"),
-    ],
-)
-def test_entries_of_the_catalogue_that_cannot_be_had(
-    run_clean: RunSuite, standins: Standins, tmp_path: Path, arguments: list[str], says: str
+def test_a_version_that_is_not_pinned() -> None:
+    with pytest.raises(CniError, match=r"no such version of Calico; it has v3.32.1, v3.31.7"):
+        manifests.at_version(catalogue.get("calico"), "3.30.0")
+    older = manifests.at_version(catalogue.get("calico"), "v3.31.7")
+    assert older.version == "3.31.7"
+    assert older.manifests[0].sha256.startswith("d6d8a489")
+    assert "quay.io/calico/node:v3.31.7" in older.images
+
+
+def test_a_machine_without_docker_is_told_what_helps(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    ended = run_clean(*arguments, XDG_CACHE_HOME=str(tmp_path / "cache"))
-    assert ended.code == pytest.ExitCode.USAGE_ERROR
-    assert says in ended.out
-    assert standins.called("kind", "create") == []
+    kinds._found.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        LabError, match=r"Calico runs on a kind cluster: there is no kind"
+    ) as caught:
+        kinds.check(catalogue.get("calico"), Place(lab="kind"))
+    assert "--cni enforcer" in caught.value.hint

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 from harness.__main__ import COMMANDS
-from harness.cnis import catalogue
+from harness.cnis import catalogue, patch
 from harness.scenarios.load import load_file
 from tests.unit.test_rooms import MAY_IMPORT
 
@@ -55,6 +57,30 @@ def test_the_scenario_that_is_shown_is_one(tmp_path: Path) -> None:
 def test_the_catalogue_entry_that_is_shown_is_one() -> None:
     cni = catalogue.parse("mine", block("cnis.md", "toml"))
     assert cni.deviations[0].features == {"end-port"}
+
+
+def test_the_entry_from_scratch_does_what_the_page_says() -> None:
+    text = (ROOT / "docs/cnis.md").read_text(encoding="utf-8")
+    found = re.search(r"^   ```toml\n(.*?)^   ```", text, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    acme = catalogue.parse("acme", textwrap.dedent(found[1]))
+    agent: dict[str, Any] = {"name": "agent", "image": "registry.example.org/acme/agent"}
+    objects: list[dict[str, Any]] = [
+        {
+            "kind": "DaemonSet",
+            "metadata": {"name": "acme-agent"},
+            "spec": {"template": {"spec": {"containers": [agent]}}},
+        },
+        {
+            "kind": "ConfigMap",
+            "metadata": {"name": "acme-config"},
+            "data": {"acme.json": '{"telemetry": true}'},
+        },
+    ]
+    patch.prepared(acme, objects, {"pod_subnet": "10.244.0.0/16"})
+    assert agent["image"] == acme.images[0]
+    assert agent["env"] == [{"name": "ACME_POD_CIDR", "value": "10.244.0.0/16"}]
+    assert objects[1]["data"]["acme.json"] == '{"telemetry": false}'
 
 
 def test_the_drawing_of_the_rooms_has_all_of_them() -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from harness.run.place import Place
 
 Say = Callable[[str], None]
+_NODES = 3
 
 
 # -- before anything is made ---------------------------------------------------------------------
@@ -73,6 +74,11 @@ def _found() -> Kind:
 
 
 def _check_entry(cni: Cni, place: Place) -> None:
+    if place.nodes < _NODES:
+        raise LabError(
+            f"--lab-nodes {place.nodes}: a kind cluster needs {_NODES}, a control plane and two "
+            "workers, for packets that cross between nodes"
+        )
     if place.families_name not in cni.cluster_families:
         raise LabError(
             f"{cni.title} is installed for {', '.join(cni.cluster_families)} here, and not for "

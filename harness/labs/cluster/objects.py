@@ -145,6 +145,7 @@ def _containers(item: Pod, images: Images, families: Sequence[int], answers_as: 
             {
                 "name": name,
                 "image": images.server,
+                "imagePullPolicy": "IfNotPresent",
                 "command": ["sh", "-c", _serve(images, by_protocol[Protocol.UDP])],
                 "env": [
                     {"name": "NETPOL_CONFIG", "value": _literal(config)},
@@ -165,6 +166,7 @@ def _containers(item: Pod, images: Images, families: Sequence[int], answers_as: 
             {
                 "name": client_container(item),
                 "image": images.client,
+                "imagePullPolicy": "IfNotPresent",
                 "command": ["sh", "-c", _IDLE],
             }
         )

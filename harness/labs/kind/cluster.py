@@ -197,7 +197,12 @@ class KindCluster:
         with self._phase("DNS rolled out"):
             waiter.rollouts([DNS])
         with self._phase("every pod reaches every other"):
-            lab = ClusterLab(self.api, run=f"{self.run}-ready", images=self.wish.probes)
+            lab = ClusterLab(
+                self.api,
+                run=f"{self.run}-ready",
+                images=self.wish.probes,
+                ready_seconds=self.wish.ready_seconds,  # servers and clients may have to be pulled
+            )
             lab.connect()
             mesh.wait(lab, self.wish.mesh_seconds)
         for note in self.notes:

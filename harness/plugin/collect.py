@@ -48,6 +48,8 @@ class Collection:
             from harness.plugin.manifests import manifest_items
 
             items += manifest_items(session, self.run)
+        order: dict[str, int] = {}
+        items.sort(key=lambda item: order.setdefault(_begins_with(item), len(order)))
         first: dict[str, str] = {}
         for item in items:
             mark_known(item, self.run)
@@ -58,6 +60,15 @@ class Collection:
                         f"the scenario id {item.name!r} is used twice, so records could "
                         f"not tell them apart:\n  {other}\n  {item.nodeid}"
                     )
+
+
+def _begins_with(item: pytest.Item) -> str:
+    """The world that a test begins with: those of one world come one after the other, so that it
+    stays up. A test that says nothing of its world has its own place."""
+    if not isinstance(item, ScenarioItem) or item.lazy:
+        return item.nodeid
+    world = item.scenario.world
+    return repr((world.namespaces, world.pods, world.services, world.externals))
 
 
 class ScenarioFile(pytest.File):
@@ -86,6 +97,11 @@ class ScenarioItem(pytest.Item):
         self._scenario = scenario
         for label in sorted(labels or self.scenario.features):
             self.add_marker(label)
+
+    @property
+    def lazy(self) -> bool:
+        """Whether the scenario is still to be made."""
+        return callable(self._scenario)
 
     @property
     def scenario(self) -> Scenario:

@@ -149,13 +149,13 @@ def add(parser: pytest.Parser) -> None:
         "--lab-timeout",
         type=_seconds,
         metavar="SECONDS",
-        help="the shortest silence that counts as a denial (0.1; more where answers are slow)",
+        help="the shortest silence that counts as a denial (0.06; more where answers are slow)",
     )
     option(
         "--lab-hold",
         type=_seconds,
         metavar="SECONDS",
-        help="how long all cells must stay as expected (0.1)",
+        help="how long all cells must stay as expected (0.06; more where answers are slow)",
     )
     option(
         "--lab-seed",

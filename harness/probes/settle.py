@@ -8,9 +8,9 @@ One step is settled like this:
    probes before, until they agree or the deadline passes. So the latency of a cell is known to a
    few beats, and no timeout enters it.
 3. *Hold*: when nothing disagrees any more, one more whole look, at the earliest ``hold`` seconds
-   after the last cell came to agree. A cell that has agreed and now does not goes back to the
-   beat: if it comes to agree again it is ``flaky``; if it stays away it is a leak or an outage
-   that the first look was too early for.
+   after the last cell came to agree (``slack`` times the slowest answer, where that is more). A
+   cell that has agreed and now does not goes back to the beat: if it comes to agree again it is
+   ``flaky``; if it stays away it is a leak or an outage that the first look was too early for.
 
 How long a silence has to be: a SYN that was dropped is sent again after one second, so until then
 waiting longer shows nothing new about a drop; it only tells a drop from a slow machine. A silence
@@ -51,12 +51,12 @@ class Timing:
     The defaults are the embedded lab's. ``deadline`` counts from the change.
     """
 
-    silence: float = 0.1
+    silence: float = 0.06
     slack: float = 2.0
     patience: float = 0.9
     beat: float = 0.025
     at_a_beat: int = 16
-    hold: float = 0.1
+    hold: float = 0.06
     deadline: float = 5.0
 
 
@@ -175,6 +175,7 @@ class _Settling:
         self.unrest: dict[Cell, _Track] = {}
         self.holding = False
         self.held: set[Probe] = set()  # the last look that should hold
+        self.deadline = changed_at + timing.deadline
         self.slowest = 0.0
         self.heard = 0.0
         self.launched = 0
@@ -187,14 +188,13 @@ class _Settling:
         self._launch(self.tracks.values())
         self._control(self.controls.first)
         beat = start + self.timing.beat
-        deadline = self.changed_at + self.timing.deadline
         hold_at: float | None = None
         while not (self.holding and not self.out):
             now = self.prober.now()
             if self.unrest or self.prober.backlog:
                 hold_at = None
             elif not self.holding and hold_at is None:
-                hold_at = self._agreed() + self.timing.hold
+                hold_at = self._agreed() + self._window()
             if self.holding:
                 wake = now + _IDLE
             elif hold_at is not None and once:
@@ -204,11 +204,11 @@ class _Settling:
             elif hold_at is not None:
                 wake = hold_at
                 if now >= hold_at:
-                    self.times["agreed"] = hold_at - self.timing.hold
+                    self.times["agreed"] = self._agreed()
                     self.holding = True
                     self._launch(self.tracks.values())
                     self.held = {track.probes[-1] for track in self.tracks.values()}
-            elif now >= deadline and self._looked():
+            elif now >= self.deadline and self._looked():
                 self._give_up()
                 self._confirm()
                 break
@@ -291,6 +291,8 @@ class _Settling:
         if late and not track.doubted:
             track.doubted = True
             self.holding = False
+            # It had agreed in time; asking again must not find the time over.
+            self.deadline = max(self.deadline, self.prober.now() + 2 * self.timing.patience)
         elif seen.outcome is not Outcome.HARNESS_ERROR and before and track.agrees(before[-1]):
             track.left = (
                 f"it had come to agree ({before[-1].outcome}), and left again within the hold "
@@ -341,6 +343,10 @@ class _Settling:
 
     def _agreed(self) -> float:
         return max((t.since() or 0.0 for t in self.tracks.values()), default=0.0)
+
+    def _window(self) -> float:
+        """How long it has to stay so: where answers are slow, so is what enforces."""
+        return min(self.timing.patience, max(self.timing.hold, self.timing.slack * self.slowest))
 
     def _give_up(self) -> None:
         """The deadline has passed: end what is out, and hear it out."""

@@ -252,6 +252,18 @@ def test_an_answer_that_fails_to_come_is_asked_again_only_where_all_are_slow(
     assert {r.cell.source: r.finding for r in settled.results} == {A: Finding.AGREES, B: finding}
 
 
+def test_one_that_is_asked_again_is_heard_though_the_time_is_over() -> None:
+    def rule(asked: Asked, lawful: Answer) -> Answer:
+        lost = asked.source == B and asked.number == 1
+        return DROP if lost else Answer(0.4, 0, "", lawful.backend)
+
+    lab = FakeLab(rule=rule)
+    prober = start(lab, "pair")
+    prober.quickest = 0.4
+    settled = look(lab, prober, [], timing=Timing(deadline=1.0))
+    assert {r.finding for r in settled.results} == {Finding.AGREES}
+
+
 def test_one_that_stays_away_on_a_slow_machine_is_an_outage_all_the_same() -> None:
     def rule(asked: Asked, lawful: Answer) -> Answer:
         lost = asked.source == B and asked.number not in (0, 2, 3)

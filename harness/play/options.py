@@ -101,3 +101,14 @@ def _nodes(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MOST_NODES:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST_NODES}")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """The type of an option that takes seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, up to 3600")
+    return value

@@ -39,6 +39,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--all", action="store_true", help="every pod, and every connection in the answer"
     )
+    parser.add_argument(
+        "--deadline",
+        type=options.seconds,
+        metavar="SECONDS",
+        help="how long the policies may take to be enforced (5; more on a machine that is busy)",
+    )
     parser.add_argument("--json", action="store_true", help="the same for programs")
     parser.set_defaults(run=run)
 
@@ -62,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     for note in plan.notes:
         print(f"note: {note}", file=sys.stderr)
-    result = tried.carry_out(plan, cni, place)
+    result = tried.carry_out(plan, cni, place, arguments.deadline)
     seconds = time.monotonic() - began
     what = options.told(cni, place)
     if arguments.json:

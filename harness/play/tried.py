@@ -103,13 +103,16 @@ def _probes(world: World, families: tuple[int, ...]) -> Probes:
     return Probes(tuple(ports), vias, families, extra=tuple(extra) if outside else ())
 
 
-def carry_out(plan: Plan, cni: Cni, place: place_.Place) -> ScenarioRecord:
-    """Make the lab, run it, take the lab away. Raises LabError."""
+def carry_out(
+    plan: Plan, cni: Cni, place: place_.Place, deadline: float | None = None
+) -> ScenarioRecord:
+    """Make the lab, run it, take the lab away. ``deadline``: seconds that the policies may take
+    to be enforced. Raises LabError."""
     with tempfile.TemporaryDirectory(prefix="netpol-try-") as directory:
         lab = place_.make(cni, place, Path(directory))
         lab.up()
         try:
-            runner = Runner(lab, cni, evidence="never")
+            runner = Runner(lab, cni, deadline=deadline, evidence="never")
             try:
                 return runner.run(plan.scenario)
             finally:
@@ -139,7 +142,7 @@ def _lines(record: ScenarioRecord, what: str, seconds: float, every: bool) -> It
         yield f"{'connection':<{width}}  expected   observed"
     for cell in shown:
         line = f"{name(cell):<{width}}  {cell.expected:<9}  {cell.observed or '-'}"
-        yield f"{line:<{width + 26}}{WRONG.get(cell.finding, '')}".rstrip()
+        yield f"{line:<{width + 27}}{WRONG.get(cell.finding, '')}".rstrip()
     if shown:
         yield ""
     if len(shown) < len(cells):

@@ -133,8 +133,25 @@ def _named(world: World, pattern: Cell, features: frozenset[str]) -> Iterator[Ce
     for source in _clients(world, (pattern.source,), features):
         for target in picked:
             cell = Cell(source, target, pattern.port, pattern.protocol, pattern.via, pattern.family)
+            named = (source, target) == (pattern.source, pattern.target)
+            if not named and not (_can_ask(world, cell) and _has_family(world, cell)):
+                continue
             if target == pattern.target or (source != target and listens(world, cell) is not False):
                 yield cell
+
+
+def _has_family(world: World, cell: Cell) -> bool:
+    """Whether the target has an address of the cell's family; Services are taken to have one."""
+    target = cell.target
+    match target.kind:
+        case EndpointKind.POD:
+            return _has(world.pods[target.namespace, target.name].ips, cell.family)
+        case EndpointKind.NODE:
+            return _has(world.nodes[target.name].ips, cell.family)
+        case EndpointKind.EXTERNAL:
+            return _has(world.externals[target.name].ips, cell.family)
+        case EndpointKind.SERVICE:
+            return True
 
 
 def _everybody(world: World) -> Iterator[Endpoint]:

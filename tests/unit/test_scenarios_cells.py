@@ -8,7 +8,16 @@ import pytest
 
 from harness.model.flow import Cell, Endpoint, EndpointKind, Via
 from harness.model.policy import Protocol
-from harness.model.world import ContainerPort, Namespace, Phase, Pod, Service, ServicePort, Workload
+from harness.model.world import (
+    ContainerPort,
+    External,
+    Namespace,
+    Phase,
+    Pod,
+    Service,
+    ServicePort,
+    Workload,
+)
 from harness.scenarios import worlds
 from harness.scenarios.cells import CellError, cells, matches_cell, parse_cell
 from harness.scenarios.features import FEATURES, needs, unknown
@@ -52,6 +61,20 @@ def test_what_may_be_left_out() -> None:
 def test_what_is_no_cell(text: str) -> None:
     with pytest.raises(CellError):
         parse_cell(text)
+
+
+def test_patterns_leave_out_ends_without_an_address_of_the_family() -> None:
+    world = presume(worlds.world("pair"))
+    six = External("six", ("2001:db8::1",), (ContainerPort(80),))
+    world = world.with_(externals={**world.externals, "six": six})
+    patterns = [
+        parse_cell(f"{ends}:80{family}")
+        for ends in ("external:* -> x/*", "x/* -> external:*")
+        for family in ("", " (IPv6)")
+    ]
+    asked = cells(world, Probes(vias=(), extra=tuple(patterns)), ALL)
+    assert {c.family for c in asked if "six" in (c.source.name, c.target.name)} == {6}
+    assert {c.family for c in asked} == {4, 6}
 
 
 def test_patterns() -> None:

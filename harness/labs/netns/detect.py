@@ -267,6 +267,7 @@ def lab_features(
         for family in (4, 6)
         if family not in families
     }
+    missing["api"] = "the lab has no Kubernetes API (--lab-api)"
     missing["sctp"] = _sctp().reason or "nginx, the lab's server, does not speak SCTP"
     if proxy:
         features |= {"services", "node-port", "host-port"}

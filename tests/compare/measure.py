@@ -19,10 +19,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from harness.labs.base import LabError
 from harness.labs.cluster.api import path
 from harness.labs.controlplane.lab import EmbeddedClusterLab
 from harness.labs.netns.client import Process
@@ -264,18 +266,27 @@ def measured(
     contender: Contender, changes: Sequence[int], sizes: Sequence[int], say: Callable[[str], None]
 ) -> Json:
     """All of it, of one engine."""
-    found: Json = {"says": contender.says, "change": {}, "ten": {}, "all": {}}
+    found: Json = {"says": contender.says, "change": {}, "ten": {}, "all": {}, "notes": []}
     with bench(contender) as one:
         found["command"] = one.lab.engines.command_line() if one.lab.engines else ""
+
+        def take(kind: str, policies: int, what: Callable[[], Any]) -> None:
+            """What one engine cannot do at one size is a figure that is missing, and no more."""
+            try:
+                found[kind][policies] = what()
+                say(f"{contender.name}: {kind}, {policies} policies")
+            except (LabError, AssertionError) as error:
+                found[kind][policies] = None
+                note = f"{contender.name}, {kind}, {policies}: {str(error).splitlines()[0]}"
+                found["notes"].append(note)
+                say(note)
+
         for policies in changes:
-            found["change"][policies] = one.latencies(policies)
-            say(f"{contender.name}: change with {policies} policies")
+            take("change", policies, partial(one.latencies, policies))
         for policies in sizes:
-            found["ten"][policies] = one.cost(policies, 10)
-            say(f"{contender.name}: cost with {policies} policies, ten of the pod")
+            take("ten", policies, partial(one.cost, policies, 10))
         for policies in sizes:
-            found["all"][policies] = one.cost(policies, policies)
-            say(f"{contender.name}: cost with {policies} policies, all of the pod")
+            take("all", policies, partial(one.cost, policies, policies))
     return found
 
 

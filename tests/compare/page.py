@@ -18,6 +18,13 @@ from harness.report.record import RecordError, read
 Json = dict[str, Any]
 COLOURS = ("#2b5fa8", "#1b7f4b", "#b8860b", "#a8452b", "#7a3b8f", "#337777", "#884466")
 TITLE = "Side by side"
+NOTHING = compare.NOTHING
+KNOWN = """
+Of others there are figures taken by hand, on 2 processors, on namespaces made by hand and with
+another probe: medians in milliseconds, allow/deny, with no policy and with 1,000 of which 750
+select the probed pod: weave-npc 31/10 and 29/23, Felix 30/16 and 108/112, kube-router 77/70 and
+675/719. They are an orientation, and not to be held against the tables below.
+"""
 
 
 def write(figures: Json, out: Path) -> None:
@@ -66,7 +73,9 @@ def _intro(figures: Json) -> str:
             "\n**The machine was busy with other work meanwhile**: the figures compare engines of "
             "this run with each other, and are no measure of an idle machine.\n"
         )
-    return text + (f"\n**Not run**:\n\n{missing}\n" if missing else "")
+    notes = "\n".join(f"- {note}" for one in engines.values() for note in one.get("notes", ()))
+    text += f"\n**Not to be had**:\n\n{notes}\n" if notes else ""
+    return text + (f"\n**Not run**:\n\n{missing}\n" if missing else "") + KNOWN
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
@@ -90,7 +99,7 @@ def _change_rows(engines: Mapping[str, Json]) -> tuple[list[str], list[list[str]
     for name, one in engines.items():
         cells = [name]
         for size in sizes:
-            found = one["change"][size]
+            found = one["change"][size] or {"allow": [], "deny": [], "late": 0}
             late = f", {found['late']} not within 1.2 s" if found["late"] else ""
             cells += [_ms(found["allow"]), _ms(found["deny"]) + late]
         rows.append(cells)
@@ -104,7 +113,8 @@ def _cost_rows(figures: Json, curve: str) -> tuple[list[str], list[list[str]]]:
     rows = []
     for name, one in engines.items():
         alone = figures["alone"][one["alone"]]["cost"]
-        rows.append([name, *(f"{1e6 * c:.0f}" for c in (alone, *one[curve].values()))])
+        costs = (alone, *one[curve].values())
+        rows.append([name, *(NOTHING if c is None else f"{1e6 * c:.0f}" for c in costs)])
     return head, rows
 
 
@@ -120,6 +130,9 @@ def _resource_rows(figures: Json) -> tuple[list[str], list[list[str]]]:
         cells = [name]
         for size in sizes:
             found = one["change"][size]
+            if found is None:
+                cells += [NOTHING] * 4
+                continue
             cells += [
                 f"{found['rules'] - alone['rules']:,}",
                 f"{found['elements'] - alone['elements']:,}",
@@ -165,7 +178,7 @@ def _changes(engines: Mapping[str, Json]) -> Figure:
     for ax, kind in zip(axes, ("allow", "deny"), strict=True):
         for turn, size in enumerate(sizes):
             for place, name in enumerate(names):
-                values = engines[name]["change"][size][kind]
+                values = (engines[name]["change"][size] or {kind: []})[kind]
                 if not values:
                     continue
                 at = place + 0.25 * (turn - (len(sizes) - 1) / 2)
@@ -188,8 +201,8 @@ def _costs(figures: Json) -> Figure:
     titles = {"ten": "ten policies select the pod", "all": "all policies select the pod"}
     for ax, (curve, title) in zip(axes, titles.items(), strict=True):
         for turn, (name, one) in enumerate(figures["engines"].items()):
-            sizes = [int(size) for size in one[curve]]
-            values = [1e6 * cost for cost in one[curve].values()]
+            points = [(int(size), 1e6 * c) for size, c in one[curve].items() if c is not None]
+            sizes, values = [x for x, _ in points], [y for _, y in points]
             ax.plot(sizes, values, marker="o", ms=4, label=name, color=COLOURS[turn % 7])
         for key, alone in figures["alone"].items():
             ax.axhline(1e6 * alone["cost"], ls=":", color="#8a8a8a", lw=1, label=f"none ({key})")

@@ -23,6 +23,7 @@ from harness.cnis.cni import Cni
 from harness.engines import choose, found, images, make, store
 from harness.labs.base import LabError
 from harness.labs.controlplane import acts
+from harness.labs.controlplane.apply import apply_all
 from harness.labs.controlplane.engines import ApiEngine, ApiEngines
 from harness.labs.controlplane.lab import EmbeddedClusterLab
 from harness.labs.netns.topology import node_box
@@ -169,6 +170,35 @@ def test_one_that_exits_or_hangs_is_no_lab(cluster: EmbeddedClusterLab) -> None:
     with pytest.raises(LabError) as caught, engines_on(cluster, small("hang", ready_seconds=1.0)):
         pass
     assert "is not ready after 1 s: http://127.0.0.1:9555/" in caught.value.message
+
+
+def test_definitions_and_objects_of_its_own(cluster: EmbeddedClusterLab) -> None:
+    """Whatever their order, of kinds that the harness never speaks of."""
+    group, name = "engines.example.org", "settings.engines.example.org"
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    crd = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": name},
+        "spec": {
+            "group": group,
+            "scope": "Cluster",
+            "names": {"kind": "Setting", "plural": "settings"},
+            "versions": [version],
+        },
+    }
+    thing = {
+        "apiVersion": f"{group}/v1",
+        "kind": "Setting",
+        "metadata": {"name": "default"},
+        "spec": {"datastoreReady": True},
+    }
+    other = {**crd, "spec": {**crd["spec"], "versions": [{**version, "name": "v2"}]}}  # type: ignore[dict-item]
+    apply_all(cluster.api, [thing, crd])
+    apply_all(cluster.api, [other, thing])  # the one that is there stays
+    found = cluster.api.request("GET", f"/apis/{group}/v1/settings/default")
+    assert found["spec"] == {"datastoreReady": True}
 
 
 def test_cleaning_takes_away_what_it_leaves(cluster: EmbeddedClusterLab) -> None:

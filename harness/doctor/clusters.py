@@ -89,7 +89,7 @@ def kubeconfig_lab() -> Check:
     files = files or [Path.home() / ".kube" / "config"]
     there = [path for path in files if path.is_file()]
     if not there:
-        step = "set KUBECONFIG, or pass --lab-kubeconfig FILE"
+        step = "set KUBECONFIG to the path of one"
         return Check("labs", "kubeconfig", State.NO, f"no {_listed(files)}", step)
     return Check("labs", "kubeconfig", State.YES, f"{_listed(there)} (the cluster was not asked)")
 

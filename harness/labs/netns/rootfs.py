@@ -64,7 +64,8 @@ def enter(root: str, name: str, binds: Sequence[str]) -> None:
     for directory in (upper, work, merged):
         os.makedirs(directory, exist_ok=True)
     layers = f"lowerdir={_escaped(root)},upperdir={_escaped(upper)},workdir={_escaped(work)}"
-    sys_.mount("overlay", merged, "overlay", data=f"{layers},userxattr")
+    # index=off: a look into a running engine's files shares its upper layer.
+    sys_.mount("overlay", merged, "overlay", data=f"{layers},userxattr,index=off")
     old = f"{merged}/{_OLD}"
     os.makedirs(old, exist_ok=True)
     sys_.pivot_root(merged, old)

@@ -197,6 +197,8 @@ def test_a_step_that_fails_leaves_nothing(
         made.up(logs=tmp_path / "logs")
     assert standins.clusters == ["somebodys"]
     assert state.all_known() == []
+    logs = tmp_path / "logs" / f"{NAME}-control-plane" / "kubelet.log"
+    assert logs.exists() is (text != "create-no-pull")  # where there were nodes, they told why
     assert all("somebodys" not in call for call in standins.calls)
 
 

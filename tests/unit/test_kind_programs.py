@@ -197,7 +197,7 @@ def test_the_words_of_each_command(standins: Standins, tmp_path: Path) -> None:
     kind.create("c", config, kubeconfig, "image@sha256:0", on_line=heard.append)
     assert standins.calls[-1] == [
         *("kind", "create", "cluster", "--name", "c", "--config", str(config)),
-        *("--kubeconfig", str(kubeconfig), "--image", "image@sha256:0"),
+        *("--kubeconfig", str(kubeconfig), "--retain", "--image", "image@sha256:0"),
     ]
     assert " • Joining worker nodes 🚜  ..." in heard
     assert kubeconfig.exists()

@@ -350,6 +350,8 @@ class KindCluster:
 
     def export_logs(self, directory: Path) -> None:
         """The nodes' logs. That one of them could not be had is told, and costs nothing else."""
+        if not self.kind.runtime.nodes(self.name):
+            return  # it failed before there was one
         directory.mkdir(parents=True, exist_ok=True)
         complaint = self.kind.export_logs(self.name, directory)
         self.say(f"logs of the nodes are in {directory}" + (f" ({complaint})" if complaint else ""))

@@ -86,10 +86,12 @@ class Kind:
         on_line: Callable[[str], None] | None = None,
         on_start: Callable[[int], None] | None = None,
     ) -> None:
-        """Make a cluster; kind deletes what it made where it fails. Its nodes are not yet Ready:
-        with a CNI to come they cannot be. Raises CommandError."""
+        """Make a cluster. Its nodes are not yet Ready: with a CNI to come they cannot be.
+
+        Raises CommandError; what was made until then is still there, so that its logs can be had.
+        """
         argv = ["create", "cluster", "--name", name, "--config", str(config)]
-        argv += ["--kubeconfig", str(kubeconfig)]
+        argv += ["--kubeconfig", str(kubeconfig), "--retain"]
         argv += ["--image", image] if image else []
         self._run(
             *argv, seconds=CREATE_SECONDS, what=f"cluster {name} could not be made",

@@ -13,6 +13,7 @@ from harness.model.fast import Reach
 from harness.model.flow import EndpointKind
 from harness.model.policy import Protocol
 from harness.model.world import ContainerPort, External, Pod, Service, Workload, World
+from harness.scenarios.cells import SYSTEM_NAMESPACE
 
 #: Pods of one kind that are made: two, so that what they are to each other is seen as well.
 OF_A_KIND = 2
@@ -46,6 +47,23 @@ def _service(service: Service) -> Service:
         service,
         cluster_ips=(),
         ports=tuple(replace(port, node_port=None) for port in service.ports),
+    )
+
+
+def portable(world: World) -> World:
+    """Without what a lab has of its own or cannot have, as a live cluster holds it: the system's
+    pods and Services, ports of nodes, Services that select nobody."""
+    return world.with_(
+        pods={
+            key: replace(pod, ports=tuple(replace(port, host_port=None) for port in pod.ports))
+            for key, pod in world.pods.items()
+            if pod.namespace != SYSTEM_NAMESPACE
+        },
+        services={
+            key: service
+            for key, service in world.services.items()
+            if service.selector and service.namespace != SYSTEM_NAMESPACE
+        },
     )
 
 

@@ -48,7 +48,8 @@ def plan(world: World, place: place_.Place, *, namespaces: frozenset[str], every
         world = cast(world)
         pods = ", ".join(sorted(map(str, world.pods.values())))
         notes.append(f"there is no pod in it, so these stand for what the policies select: {pods}")
-    world = furnish.running(furnish.fit(world, place.node_names))
+    world = furnish.portable(furnish.fit(world, place.node_names))
+    world = furnish.running(world)
     if namespaces:
         kept = {key: pod for key, pod in world.pods.items() if key[0] in namespaces}
         world = world.with_(pods=kept)

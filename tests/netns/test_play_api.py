@@ -158,6 +158,13 @@ def test_the_desk_reads_it(netpol: Netpol, tmp_path: Path) -> None:
     assert "shop/other" in out
 
 
+def test_its_policies_on_a_lab_of_their_own(netpol: Netpol) -> None:
+    """What is the cluster's own (addresses, nodes, its DNS server) stays behind."""
+    code, out, _ = netpol("try", "--kubeconfig", str(home("default").kubeconfig))
+    assert code == 0, out
+    assert "shop/other -> svc:shop/api:80/TCP by service-name" in out
+
+
 def test_clusters_that_do_not_answer(netpol: Netpol, tmp_path: Path) -> None:
     text = home("default").kubeconfig.read_text()
     server = next(w for w in text.split() if w.startswith("https://127.0.0.1:"))

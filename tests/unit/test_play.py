@@ -14,6 +14,7 @@ from harness.labs.base import LabError
 from harness.labs.kind import clean, state
 from harness.model.fast import Reach
 from harness.model.manifest import load, load_text
+from harness.model.world import ContainerPort, Node, Pod, Service, ServicePort, World
 from harness.play import furnish, options
 from harness.play.cast import cast
 from harness.play.home import Home, PlayError, base, home, homes
@@ -145,6 +146,28 @@ def test_a_few_pods_speak_for_all(file: str) -> None:
     for members in Reach(world, 4).table().groups:
         kept = [one for one in members if (one.namespace, one.name) in fewer.pods]
         assert len(kept) >= min(len(members), furnish.OF_A_KIND)
+
+
+def test_what_a_lab_has_of_its_own_is_left_out() -> None:
+    """As in a live cluster: its DNS server, the API's Service, ports of nodes."""
+    dns = Pod("kube-system", "coredns-1", {"k8s-app": "kube-dns"}, "far", ("10.0.0.1",))
+    web = Pod("x", "web", {"app": "web"}, "far", ("10.0.0.2",), (ContainerPort(80, host_port=80),))
+    services = [
+        Service("default", "kubernetes", ports=(ServicePort(443, 6443),)),
+        Service("kube-system", "kube-dns", {"k8s-app": "kube-dns"}, (ServicePort(53, 53),)),
+        Service("x", "web", {"app": "web"}, (ServicePort(80, 80),), ("10.96.0.7",)),
+    ]
+    world = World(
+        pods={pod.key: pod for pod in (dns, web)},
+        services={service.key: service for service in services},
+        nodes={"far": Node("far", ("10.0.0.9",))},
+    )
+    left = furnish.portable(furnish.fit(world, ("worker",)))
+    assert left.nodes == {}
+    assert list(left.pods.values()) == [
+        Pod("x", "web", {"app": "web"}, None, (), (ContainerPort(80),))
+    ]
+    assert [(str(s), s.cluster_ips) for s in left.services.values()] == [("x/web", ())]
 
 
 def test_clean_deletes_clusters_of_runs_that_are_gone(

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
-from harness.cnis import catalogue
 from harness.cnis.cni import Cni
+from harness.cnis.recognise import engines
+from harness.cnis.recognise import recognise as recognised
 from harness.labs.base import Lab, LabError
 from harness.labs.cluster.api import Api
 from harness.labs.cluster.connect import connect, context_name
@@ -41,9 +42,9 @@ def plan(cni: Cni, place: Place, found: Survey) -> Iterator[str]:
     if found.alarms:
         told = "told that it may be used" if place.yes else "refused without --lab-yes"
         yield f"it looks like production: {'; '.join(found.alarms)}; {told}"
-    seen = recognised(found)
+    seen = [one.name for one in _engines(found)]
     yield (
-        f"what enforces policies there: {' or '.join(seen)}, by its DaemonSet"
+        f"what enforces policies there: {seen[0]}, by its workloads"
         if seen
         else "what enforces policies there could not be seen"
     ) + ("" if not seen or cni.name in seen else f"; the run takes it for {cni.name}")
@@ -73,30 +74,25 @@ def make(cni: Cni, place: Place) -> Lab:
     )
 
 
-def recognised(found: Survey) -> list[str]:
-    """Entries of the catalogue all of whose DaemonSets run in a cluster."""
-    names = []
-    for name in catalogue.names():
-        wanted = {
-            (one.namespace, one.name)
-            for one in catalogue.get(name).ready
-            if one.kind == "DaemonSet"
-        }
-        if wanted and wanted <= found.daemons:
-            names.append(name)
-    # Where two share a DaemonSet, the one that it was named for is told first.
-    return sorted(names, key=len)
-
-
 def recognise(context: str) -> str:
     """The CNI of a cluster, where no name was given. Raises LabError where it cannot be seen."""
-    names = recognised(_survey(context))
+    found = _survey(context)
+    names = [cni.name for cni in (_engines(found) or recognised(found.workloads))]
     if not names:
         raise LabError(
             "which CNI the cluster has could not be seen",
             hint="name it: --cni NAME (`netpol cni list` has the names)",
         )
     return names[0]
+
+
+def _engines(found: Survey) -> list[Cni]:
+    """What enforces policies there, by its workloads. Raises LabError for more than one."""
+    seen = engines(found.workloads)
+    if len(seen) > 1:
+        names = " and ".join(cni.title for cni in seen)
+        raise LabError(f"{names} both enforce policies there: their verdicts cannot be told apart")
+    return seen
 
 
 def clear_away(place: Place) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from harness.labs.base import LabError
 from harness.labs.cluster.names import Names
-from harness.labs.cluster.survey import Survey, _alarms, _unfit
+from harness.labs.cluster.survey import Survey, _alarms, _owners, _unfit
 from harness.model.actions import Apply, Delete, Finish, Relabel
 from harness.model.cluster_policy import ClusterNetworkPolicy, Subject, Tier
 from harness.model.manifest import from_manifest, to_manifest
@@ -201,6 +201,18 @@ def test_nodes_that_take_no_pods() -> None:
     taints = [{"key": "a", "effect": "NoSchedule"}, {"key": "b", "effect": "NoExecute"}]
     assert _unfit({**node, "spec": {"taints": taints}}) == "taint b"
     assert _unfit({**node, "metadata": {"labels": {"kubernetes.io/os": "windows"}}}) == "not Linux"
+
+
+def test_what_runs_there_is_told_by_who_owns_the_pods() -> None:
+    def pod(kind: str, name: str, **labels: str) -> dict[str, Any]:
+        owner = {"kind": kind, "name": name}
+        meta = {"namespace": "kube-system", "ownerReferences": [owner], "labels": labels}
+        return {"metadata": meta}
+
+    assert [*_owners(pod("DaemonSet", "canal"))] == [("DaemonSet", "kube-system", "canal")]
+    made = pod("ReplicaSet", "coredns-7d764666f9", **{"pod-template-hash": "7d764666f9"})
+    assert [*_owners(made)] == [("Deployment", "kube-system", "coredns")]
+    assert [*_owners({"metadata": {"namespace": "x"}})] == []
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 @dataclass(frozen=True, slots=True)
 class Survey:
     """``nodes`` are the names of those that take pods, control planes first; ``unfit`` the others
-    with the reason. ``daemons`` are (namespace, name) of the DaemonSets that have pods.
+    with the reason. ``workloads`` are (kind, namespace, name) of DaemonSets and Deployments that
+    have pods.
     ``alarms``: why it looks like production. ``lacks``: optional rights that the user has not."""
 
     server: str
@@ -40,7 +41,7 @@ class Survey:
     nodes: tuple[str, ...]
     control_planes: int
     unfit: dict[str, str]
-    daemons: frozenset[tuple[str, str]]
+    workloads: frozenset[tuple[str, str, str]]
     pods: int
     alarms: tuple[str, ...]
     lacks: tuple[tuple[rbac.Right, str], ...]
@@ -90,7 +91,7 @@ def survey(api: Api, context: str) -> Survey:
         nodes=tuple(node["metadata"]["name"] for node in fit),
         control_planes=sum(map(_is_control_plane, fit)),
         unfit=unfit,
-        daemons=frozenset(owner for pod in pods for owner in _daemons(pod)),
+        workloads=frozenset(owner for pod in pods for owner in _owners(pod)),
         pods=len(pods),
         alarms=tuple(_alarms(api.server, context, len(nodes), namespaces, pods)),
         lacks=tuple(lacks),
@@ -126,10 +127,15 @@ def _unfit(node: Json) -> str:
     return f"taint {evicting[0]}" if evicting else ""
 
 
-def _daemons(pod: Json) -> Iterator[tuple[str, str]]:
-    for owner in pod["metadata"].get("ownerReferences") or ():
-        if owner["kind"] == "DaemonSet":
-            yield pod["metadata"]["namespace"], owner["name"]
+def _owners(pod: Json) -> Iterator[tuple[str, str, str]]:
+    meta = pod["metadata"]
+    digest = (meta.get("labels") or {}).get("pod-template-hash", "")
+    for owner in meta.get("ownerReferences") or ():
+        match owner["kind"]:
+            case "DaemonSet":
+                yield "DaemonSet", meta["namespace"], owner["name"]
+            case "ReplicaSet" if digest:
+                yield "Deployment", meta["namespace"], owner["name"].removesuffix(f"-{digest}")
 
 
 def _alarms(

@@ -28,10 +28,11 @@ class Contender:
 
     @property
     def says(self) -> str:
-        """Version and digest."""
+        """What it is, its version and its digest."""
         if self.found is None:
             return "this checkout"
-        return f"version {self.found.version or 'not told'}, {self.found.digest[:19]}"
+        version = f"version {self.found.version or 'not told'}"
+        return f"{self.cni.summary}; {version}, {self.found.digest[:19]}"
 
 
 def enforcer() -> Iterator[Contender]:

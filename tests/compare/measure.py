@@ -47,9 +47,12 @@ QUIET_SECONDS = 180.0
 Json = dict[str, Any]
 
 
-def policy(name: str, subject: str, friend: str | None) -> Json:
-    """Ingress to the pods of an app from those that are called a friend; None: from nobody."""
-    peer = {"podSelector": {"matchLabels": {"friend": friend}}}
+def policy(name: str, subject: str, friend: Json | None, port: int = 0) -> Json:
+    """Ingress to the pods of an app from those with these labels, at one port (0: all); None:
+    from nobody."""
+    rule: Json = {"from": [{"podSelector": {"matchLabels": friend}}]}
+    if port:
+        rule["ports"] = [{"port": port}]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -57,9 +60,16 @@ def policy(name: str, subject: str, friend: str | None) -> Json:
         "spec": {
             "podSelector": {"matchLabels": {"app": subject}},
             "policyTypes": ["Ingress"],
-            "ingress": [] if friend is None else [{"from": [peer]}],
+            "ingress": [] if friend is None else [rule],
         },
     }
+
+
+def crowd(number: int, selecting: int) -> Json:
+    """One of many: it lets another application in, at a port of its own, so that none of them can
+    be left out or be taken together with others."""
+    subject = "server" if number < selecting else f"other-{number % OTHERS}"
+    return policy(f"p-{number}", subject, {"app": f"other-{number % OTHERS}"}, 1000 + number)
 
 
 class Bench:
@@ -87,10 +97,7 @@ class Bench:
     def fill(self, policies: int, selecting: int) -> None:
         """This many policies, of which so many select the server; none lets the client in."""
         self.empty()
-        made = [
-            policy(f"p-{i}", "server" if i < selecting else f"other-{i % OTHERS}", f"f-{i}")
-            for i in range(policies)
-        ]
+        made = [crowd(number, selecting) for number in range(policies)]
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(self.lab.api.create, made))
         self.settle()
@@ -100,7 +107,7 @@ class Bench:
         self.settle()
 
     def allow(self) -> None:
-        self.lab.api.create(policy("access", "server", "yes"))
+        self.lab.api.create(policy("access", "server", {"friend": "yes"}))
 
     def settle(self) -> None:
         """Until the engine has nothing more to do."""

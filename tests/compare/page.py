@@ -43,7 +43,8 @@ def write(figures: Json, out: Path) -> None:
         _table(*_change_rows(engines)),
         "## What a new connection costs\n\n"
         "Processor time of both ends and the node between them, in microseconds, on one node. "
-        "Every policy but one lets somebody else in; the last one allows the connection.\n\n"
+        "Every policy but one lets another application in, at a port of its own; the last one "
+        "allows the connection.\n\n"
         "```{image} img/comparison-cost.svg\n:alt: Cost of a new connection by policies\n```\n",
         _table(*_cost_rows(figures, "ten"), title="Ten of the policies select the pod"),
         _table(*_cost_rows(figures, "all"), title="All of them select the pod"),
@@ -159,7 +160,7 @@ def _conformance(figures: Json) -> str:
     whole = compare.document(comparison)
     kept = Document("Conformance by feature")
     kept.add(Paragraph(f"What was run: {' '.join(figures['suites'])}."))
-    wanted = {"By feature", "Deviations", "By scenario"}
+    wanted = {"By feature", "Deviations"}  # by scenario: `netpol compare` on the records
     section = ""
     for block in whole.blocks:
         if isinstance(block, Heading):

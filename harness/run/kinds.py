@@ -290,7 +290,7 @@ def prepare(cni: Cni, place: Place, logs: Path, say: Say, *, keep_failed: bool =
         _one_engine(cni, made[0].name)
     except LabError as error:
         for name in known:
-            _remember_failure(cni, place, name, error)
+            _give_up(cni, place, name, error, keep=keep_failed)
         raise
 
 
@@ -320,14 +320,23 @@ def _one_engine(cni: Cni, name: str) -> None:
         )
 
 
-def _remember_failure(cni: Cni, place: Place, name: str, error: LabError) -> None:
+def _give_up(cni: Cni, place: Place, name: str, error: LabError, *, keep: bool) -> None:
+    """Remember why, for the tests to tell. A cluster of the run that is well goes as well: its
+    sibling is not, or what runs in it is not what was asked for."""
     known = state.read(name)
-    if known is None:  # it was deleted again
+    if known is not None and known.state == state.UP:
+        if keep:
+            state.change(name, state=state.KEPT)
+        else:
+            try:
+                delete(_found(), name)
+            except LabError:
+                return  # told at the end, when it is tried again
+        known = state.read(name)
+    if known is None:
         known = state.Known(name, place.run, cni.name, _found().runtime.name)
-    if known.state == state.KEPT:
-        state.change(name, error=str(error))
-        return
-    state.write(replace(known, state=state.FAILED, error=str(error)))
+    kept = state.KEPT if known.state == state.KEPT else state.FAILED
+    state.write(replace(known, state=kept, error=str(error)))
 
 
 # -- the lab on it, and its end --------------------------------------------------------------------

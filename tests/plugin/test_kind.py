@@ -19,10 +19,12 @@ from harness import __main__ as cli
 from harness.cnis import catalogue, patch
 from harness.cnis.cni import CniError
 from harness.labs.base import LabError
+from harness.labs.cluster.survey import survey
 from harness.labs.controlplane.lab import EmbeddedClusterLab
 from harness.labs.kind import clean, cluster, state
 from harness.labs.kind.cluster import KindCluster, Wish
-from harness.labs.kind.recipe import Recipe, Rollout
+from harness.labs.kind.lab import KindLab
+from harness.labs.kind.recipe import Look, Recipe, Rollout
 from harness.run import kinds, manifests
 from harness.run.place import KindOptions, Place
 from tests.netns.kinds import AGENT, as_kind, images
@@ -34,8 +36,8 @@ pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "clusters" / "kind-calico.yaml"
 NUMBERS = count(1)
-NAME = "netpol-agent-1"
 
+NAME = "netpol-agent-1"
 Made = Callable[..., KindCluster]
 
 
@@ -150,8 +152,23 @@ def test_from_nothing_to_ready_and_back(
         assert "masquerade" in standins.file("worker", "/nft").read_text()
         assert len(standins.called("kind", "load", "image-archive")) == 2
         assert lab.api.request("GET", "/apis/agent.example.org/v1/pools/default")
+        # Evidence: from the node, and out of the CNI's own container on that node.
+        there = KindLab(
+            made.api,
+            survey(made.api, "kind"),
+            cluster=NAME,
+            runtime=made.kind.runtime,
+            run=made.run,
+        )
+        agent = f"{made.recipe.rollouts[0].namespace}/DaemonSet/agent/agent"
+        rules = there._look(Look("rules", ("iptables-nft-save", "-c")), "worker")
+        assert (rules.text, rules.node) == ("# rules of worker", "worker")
+        assert rules.command == "docker exec worker iptables-nft-save -c"
+        assert there._look(Look("sets", ("echo", "a b"), agent), "worker2").text == "a b\n"
+        absent = there._look(Look("sets", ("ipset", "save"), agent), "nowhere")
+        assert "has no pod on nowhere" in absent.text
         # The pods that proved the network are gone again.
-        chosen = f"netpol-harness/run={made.run}-ready"
+        chosen = f"netpol-harness/run={made.run}-1-ready"
         left = lab.api.list("Namespace", labelSelector=chosen)["items"]
         assert all("deletionTimestamp" in item["metadata"] for item in left)
     finally:
@@ -461,6 +478,60 @@ def test_a_version_that_is_not_pinned() -> None:
     assert older.version == "3.31.7"
     assert older.manifests[0].sha256.startswith("d6d8a489")
     assert "quay.io/calico/node:v3.31.7" in older.images
+
+
+def test_workers_share_the_clusters_out() -> None:
+    place = Place(lab="kind", run="20261125-000000-abc123", kind=KindOptions(clusters=2))
+    cni = catalogue.get("calico")
+    assert kinds.names(cni, place) == ["netpol-calico-abc123-1", "netpol-calico-abc123-2"]
+    used = [kinds.name_for(cni, replace(place, worker=f"gw{n}"))[-1] for n in range(4)]
+    assert used == ["1", "2", "1", "2"]
+    assert kinds.name_for(cni, place)[-1] == "1"  # without workers
+    alone = replace(place, kind=KindOptions())
+    assert kinds.names(cni, alone) == ["netpol-calico-abc123"]
+
+
+def test_several_clusters_are_made_and_ended(
+    world: tuple[EmbeddedClusterLab, Standins], standins: Standins, tmp_path: Path
+) -> None:
+    """Behind both is one API here; what counts is that each is made, remembered and deleted."""
+    entry = catalogue.parse("agent", ENTRY)
+    manifest = tmp_path / "agent.yaml"
+    manifest.write_text(AGENT.replace("HOME", "agent"))
+    options = KindOptions(clusters=2, files=(manifest,))
+    place = Place(lab="kind", run="20261125-000000-two", kind=options)
+    said: list[str] = []
+    kinds.prepare(entry, place, tmp_path, said.append)
+    assert standins.clusters == kinds.names(entry, place)
+    assert [one.state for one in state.all_known()] == [state.UP, state.UP]
+    lines = list(kinds.finish(entry, place, tmp_path, failed=False, keep=False))
+    assert all("deleted" in line for line in lines)
+    assert standins.clusters == []
+    assert state.all_known() == []
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_cluster_whose_sibling_fails_goes_as_well(
+    standins: Standins, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, keep: bool
+) -> None:
+    place = Place(lab="kind", run="20261125-000000-x", kind=KindOptions(clusters=2))
+    entry = catalogue.parse("agent", ENTRY)
+
+    def up(made: list[KindCluster], *_: object) -> None:
+        for one in made:
+            standins.others(one.name)
+            state.write(state.Known(one.name, place.run, "agent", "docker", state=state.UP))
+        raise LabError("the second cluster does not come up")
+
+    monkeypatch.setattr(kinds, "_up", up)
+    with pytest.raises(LabError, match="the second cluster"):
+        kinds.prepare(entry, place, tmp_path, lambda _: None, keep_failed=keep)
+    assert len(standins.clusters) == (2 if keep else 0)
+    with pytest.raises(LabError, match="the second cluster"):  # which every test tells
+        kinds.make(entry, place)
+    lines = list(kinds.finish(entry, place, tmp_path, failed=True, keep=keep))
+    assert len(lines) == (2 if keep else 0)
+    assert len(state.all_known()) == (2 if keep else 0)
 
 
 def test_a_machine_without_docker_is_told_what_helps(

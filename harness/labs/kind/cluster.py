@@ -199,7 +199,7 @@ class KindCluster:
         with self._phase("every pod reaches every other"):
             lab = ClusterLab(
                 self.api,
-                run=f"{self.run}-ready",
+                run=f"{self.run}-{self.name.rpartition('-')[2]}-ready",
                 images=self.wish.probes,
                 ready_seconds=self.wish.ready_seconds,  # servers and clients may have to be pulled
             )

@@ -9,41 +9,46 @@ Two of its departures are refusals, and the worlds are written so that it reads 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from harness.model.flow import Cell, EndpointKind
-from harness.model.policy import LabelSelector, NetworkPolicy, Operator
+from harness.model.policy import LabelSelector, NetworkPolicy, Operator, Peer
 from harness.model.selectors import selects
 from harness.model.world import World
 
 
 def empty_value_of_a_namespace(world: World, cell: Cell) -> bool:
-    """One end is subject of a policy with a peer that asks a namespace for an empty value, which
-    some namespace does not have because it lacks the key."""
-    ends = {
-        (end.namespace, end.name)
-        for end in (cell.source, cell.target)
-        if end.kind is EndpointKind.POD
-    }
-    return any(
-        key in ends
-        and policy.namespace == pod.namespace
-        and selects(policy.pod_selector, pod.labels)
-        and _asks_for_nothing(policy, world)
-        for key, pod in world.pods.items()
-        for policy in world.policies.values()
-    )
-
-
-def _asks_for_nothing(policy: NetworkPolicy, world: World) -> bool:
+    """A peer asks a namespace for an empty value, and some namespace lacks the key."""
     return any(
         key not in namespace.labels
-        for rule in (*policy.ingress, *policy.egress)
-        for peer in rule.peers
+        for _, peer in _peers(world, cell)
         if peer.namespace_selector is not None
         for key in _empty_keys(peer.namespace_selector)
         for namespace in world.namespaces.values()
     )
+
+
+def key_of_a_pod_elsewhere(world: World, cell: Cell) -> bool:
+    """A podSelector beside a namespaceSelector asks for a key, and one end is elsewhere."""
+    return any(
+        one.operator in (Operator.EXISTS, Operator.DOES_NOT_EXIST)
+        and {cell.source.namespace, cell.target.namespace} != {policy.namespace}
+        for policy, peer in _peers(world, cell)
+        if peer.namespace_selector is not None and peer.pod_selector is not None
+        for one in peer.pod_selector.match_expressions
+    )
+
+
+def _peers(world: World, cell: Cell) -> Iterator[tuple[NetworkPolicy, Peer]]:
+    """The peers of the policies whose subject is one of the ends."""
+    for end in (cell.source, cell.target):
+        pod = world.pods.get((end.namespace, end.name)) if end.kind is EndpointKind.POD else None
+        for policy in world.policies.values():
+            if pod is None:
+                continue
+            if policy.namespace == end.namespace and selects(policy.pod_selector, pod.labels):
+                for rule in (*policy.ingress, *policy.egress):
+                    yield from ((policy, peer) for peer in rule.peers)
 
 
 def _empty_keys(selector: LabelSelector) -> set[str]:
@@ -60,4 +65,6 @@ KNOWN: Mapping[str, Callable[[World, Cell], bool]] = {
     "an empty value in a namespaceSelector matches namespaces that lack the key": (
         empty_value_of_a_namespace
     ),
+    "Exists and DoesNotExist of a podSelector beside a namespaceSelector find pods of the policy's "
+    "own namespace alone": key_of_a_pod_elsewhere,
 }

@@ -17,7 +17,7 @@ import pytest
 
 from harness.report.record import RunRecord, read
 
-SECONDS = 180
+SECONDS = 400
 SUITE = '"""A suite."""\n\nnetpol_suite = True\n'
 DENY = """\
 id: deny

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,9 @@ from harness.run import place
 from tests.netns.clusters import eventually
 from tests.plugin.conftest import RunSuite
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
+SUITES = Path(__file__).parents[2] / "suites"
 MORE = """\
 ---
 id: by-name
@@ -163,7 +165,10 @@ def _namespaces(cluster: EmbeddedClusterLab) -> set[str]:
 def test_workers_share_a_cluster_that_exists(
     cluster: EmbeddedClusterLab, kubeconfig: Path, run_clean: RunSuite, suite: Path
 ) -> None:
-    """With the least rights, each in namespaces of its own, of which nothing is left."""
+    """With the least rights, each in namespaces of its own, of which nothing is left. The demo
+    among them."""
+    shutil.copy(SUITES / "test_demo.py", suite)
+    shutil.copytree(SUITES / "manifests" / "demo", suite / "manifests" / "demo")
     (suite / "deny.yaml").write_text((suite / "deny.yaml").read_text() + MORE)
     ended = run_clean(
         "--lab", "kubeconfig", "--cni", "enforcer", "-n", "2", KUBECONFIG=str(kubeconfig)
@@ -171,7 +176,10 @@ def test_workers_share_a_cluster_that_exists(
     assert ended.code == pytest.ExitCode.OK, ended.out
     assert "netpol: context netpol-lab: https://127.0.0.1:" in ended.out
     scenarios = {one.id: one for one in ended.record.scenarios}
-    assert {name: one.outcome for name, one in scenarios.items()} == {
+    demo = {name: one.outcome for name, one in scenarios.items() if name.startswith("demo/")}
+    assert len(demo) == 5
+    assert set(demo.values()) == {"passed"}
+    assert {name: one.outcome for name, one in scenarios.items() if name not in demo} == {
         "deny": "passed",
         "by-name": "passed",
         "everybody": "skipped",

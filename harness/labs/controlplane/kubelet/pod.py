@@ -181,7 +181,15 @@ class PodWorker:
             try:
                 if not self.ips:
                     self.ips = self.node.take_addresses(self)
-                await self.node.runtime.make_sandbox(self.model)
+                making = asyncio.ensure_future(self.node.runtime.make_sandbox(self.model))
+                try:
+                    await asyncio.shield(making)
+                except asyncio.CancelledError:
+                    # The pod is deleted meanwhile. What is being made has to be taken away.
+                    with contextlib.suppress(LabError):
+                        await making
+                        self._connected = True
+                    raise
                 self._connected = True
                 self._trouble = ""
                 return

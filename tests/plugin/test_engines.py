@@ -21,13 +21,8 @@ ENTRY = SMALL / "small.toml"
         (["--cni", "calico", "--lab", "kind", "--lab-engine", "."], "is for --lab netns"),
         (["--cni", "flannel", "--lab-engine", "."], "has no engine that could be brought"),
         (["--cni", "calico", "--lab-engine", str(SMALL)], "needs its CustomResourceDefinitions"),
-        (["--lab-engine-file", str(ENTRY), "--lab-images", "."], "no directory with archives"),
-        (
-            ["--lab-engine-file", str(ENTRY), "--lab-engine", str(SMALL), "--lab-nodes", "0"],
-            "'0' is no number",
-        ),
     ],
-    ids=["none", "nowhere", "kind", "flannel", "crds", "archives", "nodes"],
+    ids=["none", "nowhere", "kind", "flannel", "crds"],
 )
 def test_what_cannot_be_run(run_clean: RunSuite, arguments: list[str], says: str) -> None:
     ended = run_clean(*arguments)

@@ -192,6 +192,14 @@ def test_none_here_is_told_with_the_step_that_gets_one() -> None:
         choose.choose(choose.Wanted("flannel", engine=Path("/")))
 
 
+def test_no_archives(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="no directory with archives"):
+        choose.choose(choose.Wanted("calico", images=tmp_path))
+    (tmp_path / "a.tar").write_bytes(b"no archive")
+    with pytest.raises(ImageError, match=r"a\.tar is no image archive"):
+        choose.choose(choose.Wanted("calico", images=tmp_path))
+
+
 def test_a_directory_of_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path / "kube-router" / "bin" / "kube-router")
     monkeypatch.setenv(choose.VARIABLE, str(tmp_path))

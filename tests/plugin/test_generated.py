@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.scenarios.load import load_file
-from tests.mutants.trial import entry
 from tests.mutants.bugs import MUTANTS
+from tests.mutants.trial import entry
 from tests.plugin.conftest import RunSuite
 
 

@@ -133,8 +133,9 @@ class Attack:
         self.output, out = os.pipe()
         argv = [sys.executable, attack.__file__, *addresses(cluster).values()]
         with self.said.open("wb") as log:
+            # In the pod's sandbox: its containers have a /tmp of their own, where this may stand.
             self.process = cluster.holder.spawn(
-                "x/b/client", argv, stdin=theirs, stdout=out, stderr=log.fileno()
+                "x/b", argv, stdin=theirs, stdout=out, stderr=log.fileno()
             )
         for fd in (theirs, out):
             os.close(fd)

@@ -142,6 +142,8 @@ class Api:
             text = response.data
         except urllib3.exceptions.HTTPError as error:
             raise self._no_answer(method, where, error) from None
+        if response.status >= 500:
+            self._explain()  # what the server stands on may have ended before it
         return _data(method, where, response.status, text)
 
     def text(
@@ -271,11 +273,15 @@ class Api:
         except urllib3.exceptions.HTTPError as error:
             raise self._no_answer(method, where, error) from None
 
-    def _no_answer(self, method: str, where: str, error: Exception) -> ApiError:
-        # Why a server is gone may be known a moment after its connections are.
+    def _explain(self) -> None:
+        """Raise what ``check`` says: why a server is gone may be known a moment after its
+        connections are."""
         for _ in range(_CHECKS if self._explained else 0):
             self.check()
             time.sleep(_CHECK_SECONDS)
+
+    def _no_answer(self, method: str, where: str, error: Exception) -> ApiError:
+        self._explain()
         reason = getattr(error, "reason", None) or error
         return ApiError(f"{self.server} does not answer to {method} {where}: {reason}", 0)
 

@@ -49,10 +49,19 @@ def test_ctrl_c_ends_the_program_and_goes_on(tmp_path: Path) -> None:
     main = threading.main_thread().ident
     assert main is not None
     timer = threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT))
-    timer.start()
     pids: list[int] = []
-    with pytest.raises(KeyboardInterrupt):
-        command.run(["/bin/sh", "-c", "sleep 60"], seconds=50, on_start=pids.append)
+
+    def started(pid: int) -> None:
+        pids.append(pid)
+        timer.start()
+
+    # Who starts the tests in the background of a script has them ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            command.run(["/bin/sh", "-c", "sleep 60"], seconds=50, on_start=started)
+    finally:
+        signal.signal(signal.SIGINT, before)
     timer.join()
     assert not Path(f"/proc/{pids[0]}").exists()
 

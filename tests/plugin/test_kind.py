@@ -308,11 +308,13 @@ def test_a_deletion_that_fails_is_tried_again_and_told(make: Made, standins: Sta
 
 
 _KILLED = """
+import signal
 import sys
 from pathlib import Path
 from harness.labs.kind.cluster import KindCluster
 from harness.labs.kind.recipe import Recipe
 made = KindCluster("netpol-agent-1", Recipe("agent", "Agent", Path(sys.argv[1])), run="r-1")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs begin without it
 print("begins", flush=True)
 made.up()
 """

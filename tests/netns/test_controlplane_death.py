@@ -30,7 +30,7 @@ def _with(name: str, path: Path) -> Binaries:
     return Binaries({**good.found, name: replace(good.found[name], path=path)})
 
 
-@pytest.mark.parametrize("name", ["etcd", "kube-apiserver"])
+@pytest.mark.parametrize("name", ["etcd", "kube-apiserver", "kube-controller-manager"])
 def test_a_program_that_ends_at_once_is_told_with_its_last_words(tmp_path: Path, name: str) -> None:
     broken = tmp_path / name
     broken.write_text("#!/bin/sh\necho cannot find my socks >&2\nexit 3\n")

@@ -36,6 +36,9 @@ _NO_CONTROLLERS = (
     "certificatesigningrequest-signing-controller",
     "service-lb-controller",
     "node-route-controller",
+    # It annotates a new node while that is given its pod range, and the allocator, which then looks
+    # at the node twice, passes a range over. Its hint is for the caches of kubelets.
+    "ttl-controller",
     "cloud-node-lifecycle-controller",
     "bootstrap-signer-controller",
     "token-cleaner-controller",

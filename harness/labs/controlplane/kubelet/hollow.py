@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import wait
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +27,7 @@ from harness.labs.netns.topology import Topology
 from harness.model.world import Node
 
 START_SECONDS = 120.0
+_LOOK_SECONDS = 0.25
 _SHUTDOWN_SECONDS = 1.0
 _LINGER_SECONDS = 0.05
 """Until transports that are being closed are closed: asyncio has no call that waits for TLS."""
@@ -74,7 +77,7 @@ class HollowKubelets:
     def stop(self) -> None:
         """Leave everything as it is; the lab's end takes the pods away."""
         with contextlib.suppress(LabError):
-            self._call(self._stop(), 10.0)
+            self._call(self._stop(), 10.0, sound=lambda: None)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         if not self._thread.is_alive():
@@ -86,14 +89,20 @@ class HollowKubelets:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
-    def _call(self, work: Any, seconds: float) -> Any:
+    def _call(self, work: Any, seconds: float, *, sound: Callable[[], None] | None = None) -> Any:
+        """What ``work`` returns. ``sound`` (the control plane's check) raises where waiting for it
+        has become vain."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        deadline = time.monotonic() + seconds
         try:
-            return future.result(seconds)
-        except TimeoutError:
+            while not wait([future], _LOOK_SECONDS).done:
+                (sound or self.plane.check)()
+                if time.monotonic() > deadline:
+                    raise LabError(f"the hollow kubelets have not answered within {seconds:g} s")
+            return future.result()
+        except LabError:
             future.cancel()
-            self.plane.check()
-            raise LabError(f"the hollow kubelets have not answered within {seconds:g} s") from None
+            raise
         except ApiStatusError as error:
             raise LabError(f"a hollow kubelet was refused by the API server: {error}") from None
 

@@ -168,7 +168,13 @@ def read(reply: Reply, protocol: Protocol = Protocol.TCP, *, named: bool = False
         if len(said) == 4 and said[2].isdigit():
             backend, server, port, client = said
             return Reading(Outcome.ALLOWED, "", backend, f"{server}:{port}", client)
-    return Reading(_failure(reply, protocol, named), _essence(reply.text))
+    outcome = _failure(reply, protocol, named)
+    raw = _essence(reply.text)
+    if outcome is Outcome.HARNESS_ERROR and not raw:
+        # A machine too slow for its load: the client had not come to its first word.
+        when = "was ended before it had sent anything" if reply.status == CUT else "said nothing"
+        raw = f"the client {when} (exit status {reply.status})"
+    return Reading(outcome, raw)
 
 
 def _failure(reply: Reply, protocol: Protocol, named: bool) -> Outcome:

@@ -16,7 +16,7 @@ import pytest
 from harness import __main__ as cli
 from harness.play.home import home
 from tests.netns.clusters import eventually
-from tests.netns.processes import alive, children
+from tests.processes import alive, children
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -19,7 +19,7 @@ from harness import __main__ as cli
 from harness.labs.controlplane import binaries
 from harness.play.home import home
 from tests.netns.clusters import eventually
-from tests.netns.processes import alive
+from tests.processes import alive
 
 pytestmark = pytest.mark.timeout(300)
 

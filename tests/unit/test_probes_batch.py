@@ -17,6 +17,7 @@ from harness.model.flow import Outcome
 from harness.model.policy import Protocol
 from harness.probes import batch
 from harness.probes.batch import Answers, Reply, read
+from tests.processes import arguments, children
 
 busybox = pytest.mark.skipif(shutil.which("busybox") is None, reason="busybox is not installed")
 
@@ -50,8 +51,9 @@ class Place:
         global stranger
         stranger = self.other.server_port
         self.stranger = stranger
-        self.silent_socket = socket.create_server(("127.0.0.1", 0))
+        self.silent_socket = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.silent = self.silent_socket.getsockname()[1]
+        self.held: list[socket.socket] = []
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             self.closed = unused.getsockname()[1]
@@ -75,6 +77,11 @@ class Place:
             line = f"- x/a 127.0.0.1 {self.udp} {client[0]}\n"
             self.udp_socket.sendto(line.encode(), client)
 
+    def connected(self) -> None:
+        """A client of ``silent`` has come so far that it is connected: it can be cut now."""
+        self.silent_socket.settimeout(20)
+        self.held.append(self.silent_socket.accept()[0])
+
     def close(self) -> None:
         self.server.shutdown()
         self.other.shutdown()
@@ -82,7 +89,7 @@ class Place:
             last.sendto(b"", ("127.0.0.1", self.udp))
         for one in (self.server, self.other):
             one.server_close()
-        for one_socket in (self.silent_socket, self.udp_socket, self.mute_socket):
+        for one_socket in (self.silent_socket, self.udp_socket, self.mute_socket, *self.held):
             one_socket.close()
 
 
@@ -115,11 +122,16 @@ class Shell:
                 self.seen.update((r.token, r) for r in self.answers.feed(data))
         return [self.seen[token] for token in tokens]
 
-    def running(self, slots: int) -> int:
-        """How many children the shell has."""
-        path = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
-        with open(path) as file:
-            return len(file.read().split())
+    def running(self) -> int:
+        """How many processes have come of the shell."""
+        return len(children(self.process.pid)) - 1
+
+    def listens(self, seconds: float = 20) -> None:
+        """Wait until the only UDP client has sent its datagram and said so: it is ``dd`` then."""
+        end = time.monotonic() + seconds
+        while not any("dd" in arguments(pid) for pid in children(self.process.pid)):
+            assert time.monotonic() < end, "no client has come to its dd"
+            time.sleep(0.01)
 
     def close(self) -> None:
         assert self.process.stdin is not None
@@ -174,6 +186,7 @@ def test_how_tcp_probes_end(shell: Shell, place: Place) -> None:
     ]
     assert "Connection refused" in others[0].raw
     assert "t5" not in shell.seen
+    place.connected()
     shell.say(batch.cut([5]))
     (cut,) = shell.wait("t5")
     assert cut.status == batch.CUT
@@ -189,6 +202,7 @@ def test_how_udp_probes_end(shell: Shell, place: Place) -> None:
     assert (allowed.backend, allowed.client) == ("x/a", "127.0.0.1")
     assert refused.outcome is Outcome.REFUSED
     assert "u2" not in shell.seen
+    shell.listens()
     shell.say(batch.cut([2]))
     (cut,) = shell.wait("u2")
     assert read(cut, Protocol.UDP).outcome is Outcome.TIMEOUT
@@ -207,6 +221,8 @@ def test_many_at_once_and_nothing_is_left_of_them(shell: Shell, place: Place) ->
             )
         )
         shell.wait(*tokens[::2])
+        for _ in tokens[1::2]:
+            place.connected()
         shell.say(batch.cut(range(1, count, 2)))
         replies = shell.wait(*tokens)
         outcomes = {read(reply).outcome for reply in replies[1::2]}
@@ -216,7 +232,7 @@ def test_many_at_once_and_nothing_is_left_of_them(shell: Shell, place: Place) ->
     shell.wait("end")
     shell.say(batch.TIDY + b'echo "!n0nce tidy 0 x"\n')
     shell.wait("tidy")
-    assert shell.running(count) == 0
+    assert shell.running() == 0
 
 
 @busybox
@@ -257,6 +273,7 @@ def test_silence_counts_only_if_the_probe_went_out() -> None:
     connecting = "Connecting to 10.0.0.1:80 (10.0.0.1:80)"
     assert reading(143, connecting) is Outcome.TIMEOUT
     assert reading(143, "") is Outcome.HARNESS_ERROR
+    assert "ended before it had sent anything" in read(Reply("t9", 143, "")).raw
     assert reading(143, "", named=True) is Outcome.NAME_FAILURE
     assert read(Reply("u", 143, "sent"), Protocol.UDP).outcome is Outcome.TIMEOUT
     assert read(Reply("u", 143, ""), Protocol.UDP).outcome is Outcome.HARNESS_ERROR

@@ -86,84 +86,78 @@ def judged(looked: Looked, row: str, seen: str, what: str) -> Checked:
     return Checked(f"{row} is {seen}", "failed" if wanted and seen != wanted else "passed", text)
 
 
+class Old:
+    """A connection that one step opens and a later one asks of: their checks."""
+
+    connection: Connection | None = None
+
+    def opened(self, looked: Looked) -> Iterator[Checked]:
+        self.connection = Connection(looked)
+        good = self.connection.there(looked)
+        yield Checked("a connection is open", "passed" if good else "error", str(SERVER))
+
+    def recorded(self, looked: Looked) -> Iterator[Checked]:
+        assert self.connection is not None
+        seen = "kept" if self.connection.answers() else "cut"
+        yield judged(looked, "established", seen, "half a request before, the rest after")
+
+
+@pytest.fixture
+def old() -> Iterator[Old]:
+    old = Old()
+    yield old
+    if old.connection is not None:
+        old.connection.shell.close()
+
+
 @pytest.mark.established
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
-def test_connections_that_were_open_before(direction: str, run_scenario: Any) -> None:
+def test_connections_that_were_open_before(direction: str, old: Old, run_scenario: Any) -> None:
     """A connection from before the policy: new ones are denied, the old one is recorded."""
-    made: list[Connection] = []
-
-    def connect(looked: Looked) -> Iterator[Checked]:
-        made.append(Connection(looked))
-        good = made[0].there(looked)
-        yield Checked("a connection is open", "passed" if good else "error", str(SERVER))
-
-    def go_on(looked: Looked) -> Iterator[Checked]:
-        seen = "kept" if made[0].answers() else "cut"
-        yield judged(looked, "established", seen, "half a request before, the rest after")
-
-    try:
-        run_scenario(
-            Scenario(
-                id=f"left-open/established-{direction}",
-                title="A connection that was open before the policy that denies it",
-                why="the API says nothing of connections that are there already",
-                world=world("two-by-two"),
-                steps=(
-                    Step("nobody is restricted", checks=(connect,)),
-                    Step("the policy comes", (Apply(SHUT[direction]),), checks=(go_on,)),
-                ),
-                features=frozenset({"profile", "established", direction, "deny-all", "tcp"}),
-                probes=Probes(sources=(CLIENT,), targets=(SERVER,)),
-            )
+    run_scenario(
+        Scenario(
+            id=f"left-open/established-{direction}",
+            title="A connection that was open before the policy that denies it",
+            why="the API says nothing of connections that are there already",
+            world=world("two-by-two"),
+            steps=(
+                Step("nobody is restricted", checks=(old.opened,)),
+                Step("the policy comes", (Apply(SHUT[direction]),), checks=(old.recorded,)),
+            ),
+            features=frozenset({"profile", "established", direction, "deny-all", "tcp"}),
+            probes=Probes(sources=(CLIENT,), targets=(SERVER,)),
         )
-    finally:
-        for one in made:
-            one.shell.close()
+    )
 
 
 @pytest.mark.established
-def test_a_connection_outlives_the_policy_that_allowed_it(run_scenario: Any) -> None:
+def test_a_connection_outlives_the_policy_that_allowed_it(old: Old, run_scenario: Any) -> None:
     """The policy that let it in goes, one that lets nobody in stays."""
-    made: list[Connection] = []
     lets_in = NetworkPolicy("x", "open", A, (Direction.INGRESS,), (Rule((Peer(A, EVERYTHING),)),))
-
-    def connect(looked: Looked) -> Iterator[Checked]:
-        made.append(Connection(looked))
-        good = made[0].there(looked)
-        yield Checked("a connection is open", "passed" if good else "error", str(SERVER))
-
-    def go_on(looked: Looked) -> Iterator[Checked]:
-        seen = "kept" if made[0].answers() else "cut"
-        yield judged(looked, "established", seen, "half a request before, the rest after")
-
-    try:
-        run_scenario(
-            Scenario(
-                id="left-open/established-policy-deleted",
-                title="A connection outlives the policy that allowed it",
-                why="the API says nothing of connections that are there already",
-                world=world("two-by-two"),
-                steps=(
-                    Step(
-                        "only a's are let in",
-                        (Apply(SHUT["ingress"]), Apply(lets_in)),
-                        checks=(connect,),
-                    ),
-                    Step(
-                        "nobody is let in any more",
-                        (Delete("NetworkPolicy", "x", "open"),),
-                        checks=(go_on,),
-                    ),
+    run_scenario(
+        Scenario(
+            id="left-open/established-policy-deleted",
+            title="A connection outlives the policy that allowed it",
+            why="the API says nothing of connections that are there already",
+            world=world("two-by-two"),
+            steps=(
+                Step(
+                    "only a's are let in",
+                    (Apply(SHUT["ingress"]), Apply(lets_in)),
+                    checks=(old.opened,),
                 ),
-                features=frozenset(
-                    {"profile", "established", "ingress", "delete-policy", "policy-stack", "tcp"}
+                Step(
+                    "nobody is let in any more",
+                    (Delete("NetworkPolicy", "x", "open"),),
+                    checks=(old.recorded,),
                 ),
-                probes=Probes(sources=(CLIENT,), targets=(SERVER,)),
-            )
+            ),
+            features=frozenset(
+                {"profile", "established", "ingress", "delete-policy", "policy-stack", "tcp"}
+            ),
+            probes=Probes(sources=(CLIENT,), targets=(SERVER,)),
         )
-    finally:
-        for one in made:
-            one.shell.close()
+    )
 
 
 @pytest.mark.icmp

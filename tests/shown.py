@@ -14,25 +14,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.netns.kinds import AGENT, as_kind
+from tests.netns.kinds import AGENT, ENTRY, as_kind
 
 ROOT = Path(__file__).parents[1]
 SHOWN = ROOT / "docs" / "extra"
 BIN = Path(sys.executable).parent
-KIND = """\
-title = "Enforcer behind a stand-in for kind"
-network = "routed"
-labs = ["kind"]
-enforces = true
-deny = "drop"
-config = "kind-none.yaml"
-routes = true
-
-[[ready]]
-namespace = "agent"
-kind = "DaemonSet"
-name = "agent"
-"""
 
 
 def main() -> None:
@@ -52,7 +38,7 @@ def main() -> None:
 
 def kind(scratch: Path) -> None:
     entry, manifest = scratch / "kind-stand-in.toml", scratch / "agent.yaml"
-    entry.write_text(KIND)
+    entry.write_text(ENTRY.replace('"Agent"', '"Enforcer behind a stand-in for kind"'))
     manifest.write_text(AGENT.replace("HOME", "agent"))
     with as_kind(scratch) as (_, standins):
         env = {

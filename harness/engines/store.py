@@ -17,6 +17,7 @@ from harness.cnis.engine import ApiEngine
 from harness.engines import images, releases
 from harness.engines.found import NOTE, EngineError, Found, crds_among, in_directory
 from harness.engines.images import Progress
+from harness.labs import folders
 from harness.labs.controlplane.binaries import BinariesError
 from harness.labs.controlplane.store import fill
 
@@ -25,8 +26,7 @@ _SECONDS = 60.0
 
 def home(environ: Mapping[str, str] = os.environ) -> Path:
     """Where fetched engines are kept: a folder for each CNI, in it one for each version."""
-    base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "netpol" / "engines"
+    return folders.cache(environ) / "engines"
 
 
 def fetch(

@@ -261,16 +261,18 @@ class Reach:
             cluster or any(known.names_ports for known in isolating)
         ):
             own_names = tuple((p.name, p.protocol, p.port) for p in end.ports if p.name)
+        own_node = self._own_node(end) if direction is Direction.INGRESS else 0
         key = (
             direction,
             tuple(known.serial for known in isolating),
             tuple(policy.name for policy in cluster),
             end.host_network,
             own_names,
+            own_node,
         )
         row = self._rows.get(key)
         if row is None:
-            row = self._row(end, direction, isolating, cluster)
+            row = self._row(end, direction, isolating, cluster, own_node)
             row = self._rows[key] = self._same.setdefault(row, row)
         return row
 
@@ -280,6 +282,7 @@ class Reach:
         direction: Direction,
         isolating: Sequence[_Policy],
         cluster: Sequence[ClusterNetworkPolicy],
+        own_node: Bits,
     ) -> Row:
         if not isolating and not cluster:
             return self._open
@@ -309,8 +312,14 @@ class Reach:
                 yes, maybe = self._host_network_subject(yes, maybe)
             if cluster:
                 yes, maybe = self._tiers(ranks, stretch, yes, maybe, final=bool(isolating))
-            found.setdefault((yes, maybe), []).append(stretch)
+            found.setdefault((yes | own_node, maybe & ~own_node), []).append(stretch)
         return tuple(Item(ports(stretches), *bits) for bits, stretches in found.items())
+
+    def _own_node(self, pod: Pod) -> Bits:
+        """Those that have the address of the pod's own node, and so always reach it."""
+        if self.profile.get("host-network-peer") != "address" or not pod.node:
+            return 0
+        return self.points.of_node.get(pod.node, 0)
 
     def _host_network_subject(self, yes: Bits, maybe: Bits) -> tuple[Bits, Bits]:
         match self.profile.get("host-network-subject"):

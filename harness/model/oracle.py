@@ -253,7 +253,9 @@ class Oracle:
         node = other.node or ""
         match self.profile.get("host-network-peer"):
             case "address":
-                return Seen(family, None, ((ip, ""),), node, who=who)
+                own = bool(node) and node == subject.node and direction is Direction.INGRESS
+                always = "own-node" if own else ""  # whose address it has
+                return Seen(family, None, ((ip, ""),), node, always=always, who=who)
             case "pod":
                 return Seen(family, other, ((ip, "ipblock-pod"),), node, who=who)
             case _:

@@ -6,6 +6,8 @@ the API reference of ``Service``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from harness.model import cidr
 from harness.model.flow import Cell, Endpoint, EndpointKind, Via
 from harness.model.policy import Protocol
@@ -64,6 +66,22 @@ def find_service(world: World, endpoint: Endpoint) -> Service:
 def address(ips: tuple[str, ...], family: int) -> str | None:
     """The first address of that family."""
     return next((ip for ip in ips if cidr.family(ip) == family), None)
+
+
+def nodes_of(world: World, cells: Iterable[Cell]) -> set[str]:
+    """The nodes whose rules decide these cells; of a Service, those of its ready pods."""
+    names: set[str | None] = set()
+    for end in {end for cell in cells for end in (cell.source, cell.target)}:
+        match end.kind:
+            case EndpointKind.NODE:
+                names.add(end.name)
+            case EndpointKind.POD:
+                pod = world.pods.get((end.namespace, end.name))
+                names.add(pod.node if pod else None)
+            case EndpointKind.SERVICE:
+                service = world.services.get((end.namespace, end.name))
+                names |= {pod.node for pod in world.backends(service)} if service else set()
+    return {name for name in names if name is not None}
 
 
 def absent(pod: Pod, family: int) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.labs import folders
 from harness.labs.base import LabError
 
 DEFAULT = "default"
@@ -28,11 +29,7 @@ class PlayError(LabError):
 
 def base(environ: Mapping[str, str] | None = None) -> Path:
     """The folder of all labs: below ``$XDG_STATE_HOME``, or else ``~/.local/state``."""
-    environ = os.environ if environ is None else environ
-    state = Path(environ.get("XDG_STATE_HOME", ""))
-    if not state.is_absolute():  # the XDG specification has relative ones ignored
-        state = Path(environ.get("HOME") or Path.home(), ".local/state")
-    return state / "netpol" / "labs"
+    return folders.state(environ) / "labs"
 
 
 @dataclass(frozen=True, slots=True)

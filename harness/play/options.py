@@ -12,6 +12,7 @@ from harness.labs.base import LabError
 from harness.labs.netns.fabric import FABRICS
 from harness.play.home import PlayError
 from harness.run import place as place_
+from harness.run.asked import count
 from harness.run.place import Place
 
 LAB = "netns"
@@ -28,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--dataplane", choices=DATAPLANES, default="iptables", help="(iptables)")
     option("--fabric", choices=tuple(FABRICS), help="kind of pod network (the CNI's own)")
     option("--families", choices=tuple(FAMILIES), default="ipv4", help="IP families (ipv4)")
-    option("--nodes", type=_nodes, default=3, metavar="N", help="how many (3)")
+    option("--nodes", type=count(1, MOST_NODES), default=3, metavar="N", help="how many (3)")
     option(
         "--api",
         action="store_true",
@@ -95,20 +96,3 @@ def told(cni: Cni, place: Place) -> str:
     families = "+".join(f"IPv{family}" for family in place.families)
     api = ", Kubernetes API" if place.api else ""
     return f"{cni.title}{engine}{api}, {place.nodes} nodes, fabric {place.fabric}, {families}"
-
-
-def _nodes(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_NODES:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST_NODES}")
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """The type of an option that takes seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 < value <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, up to 3600")
-    return value

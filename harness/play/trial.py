@@ -16,6 +16,7 @@ exit codes:
 def add_parser(commands: Any) -> None:
     from harness.desk.inputs import add_inputs
     from harness.play import options
+    from harness.run.asked import seconds
 
     parser = commands.add_parser(
         "try",
@@ -41,7 +42,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--deadline",
-        type=options.seconds,
+        type=seconds,
         metavar="SECONDS",
         help="how long the policies may take to be enforced (5; more on a machine that is busy)",
     )

@@ -6,11 +6,12 @@ pytest run on the machine imports it.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from harness.run.asked import count, seconds
 
 LABS = ("netns", "kind", "kubeconfig")
 FABRICS = ("routed", "overlay", "bridged")
@@ -59,7 +60,7 @@ def add(parser: pytest.Parser) -> None:
         default="iptables",
         help="data plane of the policy engine on the embedded lab (iptables)",
     )
-    option("--lab-nodes", type=_count(1, 64), default=3, metavar="N", help="nodes (3)")
+    option("--lab-nodes", type=count(1, 64), default=3, metavar="N", help="nodes (3)")
     option(
         "--lab-api",
         action="store_true",
@@ -86,7 +87,7 @@ def add(parser: pytest.Parser) -> None:
     )
     option(
         "--lab-clusters",
-        type=_count(1, 16),
+        type=count(1, 16),
         metavar="N",
         help="--lab kind: so many clusters, which the workers of -n share out (1)",
     )
@@ -140,26 +141,26 @@ def add(parser: pytest.Parser) -> None:
     )
     option(
         "--lab-deadline",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help="how long a change may take to be enforced before a cell counts as wrong (5; 0.5 "
         "where the CNI enforces nothing)",
     )
     option(
         "--lab-timeout",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help="the shortest silence that counts as a denial (0.06; more where answers are slow)",
     )
     option(
         "--lab-hold",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help="how long all cells must stay as expected (0.06; more where answers are slow)",
     )
     option(
         "--lab-seed",
-        type=_count(0, 2**32 - 1),
+        type=count(0, 2**32 - 1),
         metavar="N",
         help="seed of all that is chosen at random (a new one for each run)",
     )
@@ -188,14 +189,14 @@ def add(parser: pytest.Parser) -> None:
     )
     option(
         "--lab-generated",
-        type=_count(0, 1_000_000),
+        type=count(0, 1_000_000),
         metavar="N",
         help="run generated scenarios as well: a covering array, then N drawn at random; both "
         "follow from the seed",
     )
     option(
         "--lab-strength",
-        type=_count(0, 3),
+        type=count(0, 3),
         metavar="T",
         help="generated scenarios: every T features of policy, world and change together in one "
         "scenario at least (2; 0: none of these)",
@@ -327,22 +328,3 @@ def given(config: pytest.Config) -> bool:
         config.getoption(name) is not None
         for name in ("cni", "lab", "lab_engine_file", "lab_engine")
     )
-
-
-def _count(low: int, high: int) -> object:
-    def count(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number from {low} to {high}")
-        return int(text)
-
-    return count
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 < value <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, up to 3600")
-    return value

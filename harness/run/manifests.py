@@ -10,9 +10,8 @@ from typing import Any
 import harness
 from harness.cnis import patch
 from harness.cnis.cni import Cni, CniError, Manifest
-from harness.labs import download
+from harness.labs import download, folders
 from harness.labs.base import LabError
-from harness.labs.controlplane.binaries import cache_home
 
 Json = dict[str, Any]
 Say = Callable[[str], None]
@@ -110,7 +109,7 @@ def fetch(manifest: Manifest, *, offline: bool = False, say: Say = lambda _: Non
 
 def _cached(manifest: Manifest) -> Path:
     name = manifest.url.rpartition("/")[2]
-    return cache_home().parent / "manifests" / f"{manifest.sha256[:16]}-{name}"
+    return folders.cache() / "manifests" / f"{manifest.sha256[:16]}-{name}"
 
 
 def _text(path: Path) -> str:

@@ -33,6 +33,26 @@ COREDNS = {
     },
 }
 
+ENTRY = """\
+title = "Agent"
+network = "routed"
+labs = ["kind"]
+enforces = true
+deny = "drop"
+config = "kind-none.yaml"
+routes = true
+
+[[ready]]
+namespace = "agent"
+kind = "DaemonSet"
+name = "agent"
+
+[[evidence]]
+title = "rules"
+argv = ["iptables-nft-save", "-c"]
+"""
+"""The catalogue's form of the CNI that :data:`AGENT` installs."""
+
 AGENT = """
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition

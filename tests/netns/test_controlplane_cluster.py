@@ -335,14 +335,17 @@ def test_ready_means_that_the_listener_answers(api: Api) -> None:
 
 def test_deletion_waits_for_the_grace(api: Api) -> None:
     """A container that cleans up after SIGTERM is given the time; one that does not is killed."""
-    script = "trap 'echo bye > /proc/1/fd/2; sleep 1; exit 0' TERM; while :; do sleep 0.1; done"
+    loop = "echo armed; while :; do sleep 0.1; done"
+    script = f"trap 'echo bye > /proc/1/fd/2; sleep 1; exit 0' TERM; {loop}"
     api.create(
         pod_manifest("polite", "busybox", "sh", "-c", script, terminationGracePeriodSeconds=30)
     )
-    deaf = "trap '' TERM; while :; do sleep 0.1; done"
+    deaf = f"trap '' TERM; {loop}"
     api.create(pod_manifest("deaf", "busybox", "sh", "-c", deaf, terminationGracePeriodSeconds=2))
     for name in ("polite", "deaf"):
         eventually(lambda name=name: phase(api, name) == "Running")
+        log = f"/api/v1/namespaces/default/pods/{name}/log"
+        eventually(lambda log=log: "armed" in api.text(log))  # before, TERM simply ends it
     for name in ("polite", "deaf"):
         api.delete("Pod", "default", name)
     assert api.get("Pod", "default", "polite")["metadata"]["deletionTimestamp"]

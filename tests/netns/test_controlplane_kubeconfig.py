@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import selectors
-import subprocess
-import sys
-import sysconfig
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,6 @@ from harness.labs.cluster import rbac
 from harness.labs.cluster.connect import connect
 from harness.labs.cluster.lab import ClusterLab
 from harness.labs.cluster.objects import RUN_LABEL, Images
-from harness.labs.controlplane import binaries
 from harness.labs.controlplane.engines import account_token
 from harness.labs.controlplane.lab import EmbeddedClusterLab
 from harness.labs.netns.topology import stream_module
@@ -36,6 +31,7 @@ from harness.model.world import (
     World,
 )
 from tests.netns.clusters import cluster_up, eventually
+from tests.ordinary import nobody
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -176,38 +172,7 @@ lab.down()
 
 
 def test_an_ordinary_user_can_do_all_of_it() -> None:
-    """As ``nobody``, with the machine's own Python and the packages of this environment."""
-    import os
-    import shutil
-
-    if os.getuid() != 0:
-        pytest.skip("only root can become another user; the other tests show it for this one")
-    user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--no-new-privs"]
-    packages = sysconfig.get_paths()["purelib"]
-    python = f"/usr/bin/python3.{sys.version_info.minor}"
-    reach = subprocess.run(
-        [*user, python, "-c", f"import os; os.listdir({packages!r})"], check=False
-    )
-    if reach.returncode != 0:
-        pytest.skip(f"nobody may not read {packages}, or there is no {python}")
-    with tempfile.TemporaryDirectory() as name:
-        here = Path(name)
-        root = Path(__file__).parents[2]
-        shutil.copytree(root / "harness", here / "harness")
-        (here / "bin").mkdir()
-        for program, found in binaries.find().found.items():
-            try:
-                os.link(found.path, here / "bin" / program)
-            except OSError:
-                shutil.copy(found.path, here / "bin" / program)
-        here.chmod(0o777)
-        done = subprocess.run(
-            [*user, python, "-c", _PROGRAM, name],
-            capture_output=True,
-            text=True,
-            timeout=200,
-            env={"PATH": "/usr/bin:/bin", "HOME": name, "PYTHONPATH": f"{name}:{packages}"},
-            check=False,
-        )
-    assert " 0 1 x/a 10.244." in done.stdout, done.stdout + done.stderr
-    assert not done.stdout.startswith("0 ")
+    with nobody() as user:
+        out = user.python("-c", _PROGRAM, str(user.home))
+    assert " 0 1 x/a 10.244." in out
+    assert not out.startswith("0 ")

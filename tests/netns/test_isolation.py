@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from harness.labs.netns.lab import NetnsLab
 from harness.model.actions import Apply
 from harness.model.flow import Endpoint
 from harness.model.world import Namespace, Pod
+from tests.ordinary import NOBODY
 
 ROOT = Path(__file__).parents[2]
 MARK = "NETPOL_TEST_MARK"
@@ -279,7 +280,9 @@ def test_file_descriptors_are_given_back(tmp_path: Path) -> None:
     assert round_() == first
 
 
-def _as(prefix: list[str], tmp: Path, fabric: str = "routed") -> subprocess.CompletedProcess[str]:
+def _as(
+    prefix: Sequence[str], tmp: Path, fabric: str = "routed"
+) -> subprocess.CompletedProcess[str]:
     program = PROGRAM.replace("time.sleep(1000)", "lab.down()")
     return subprocess.run(
         [*prefix, "/usr/bin/python3", "-c", program, str(tmp / "lab"), fabric],
@@ -315,8 +318,7 @@ def open_tmp() -> Iterator[Path]:
 def test_an_ordinary_user_can_do_all_of_it(open_tmp: Path, fabric: str) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can become another user; the other tests show it for this one")
-    user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--no-new-privs"]
-    done = _as(user, open_tmp, fabric)
+    done = _as(NOBODY, open_tmp, fabric)
     assert "answer hello x/p" in done.stdout, done.stdout + done.stderr
 
 

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
-import sys
-import sysconfig
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from harness import __main__ as cli
-from harness.labs.controlplane import binaries
 from harness.play.home import home
 from tests.netns.clusters import eventually
+from tests.ordinary import nobody
 from tests.processes import alive
 
 pytestmark = pytest.mark.timeout(300)
@@ -186,46 +181,16 @@ def test_clusters_that_do_not_answer(netpol: Netpol, tmp_path: Path) -> None:
 
 
 def test_an_ordinary_user_has_one_too() -> None:
-    """As ``nobody``, with the machine's own Python and the packages of this environment."""
-    if os.getuid() != 0:
-        pytest.skip("only root can become another user; the other tests show it for this one")
-    user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--no-new-privs"]
-    packages = sysconfig.get_paths()["purelib"]
-    python = f"/usr/bin/python3.{sys.version_info.minor}"
-    reach = subprocess.run(
-        [*user, python, "-c", f"import os; os.listdir({packages!r})"], check=False
-    )
-    if reach.returncode != 0:
-        pytest.skip(f"nobody may not read {packages}, or there is no {python}")
-    with tempfile.TemporaryDirectory() as name:
-        here = Path(name)
-        for part in ("harness", "deploy"):
-            shutil.copytree(ROOT / part, here / part)
-        (here / "bin").mkdir()
-        (here / "manifests.yaml").write_text(MANIFESTS)
-        for program, found in binaries.find().found.items():
-            try:
-                os.link(found.path, here / "bin" / program)
-            except OSError:
-                shutil.copy(found.path, here / "bin" / program)
-        here.chmod(0o777)
+    with nobody() as user:
+        (user.home / "manifests.yaml").write_text(MANIFESTS)
 
         def netpol(*words: str) -> str:
-            done = subprocess.run(
-                [*user, python, "-m", "harness", *words],
-                capture_output=True,
-                text=True,
-                timeout=200,
-                cwd=name,
-                env={"PATH": "/usr/bin:/bin", "HOME": name, "PYTHONPATH": f"{name}:{packages}"},
-                check=False,
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-            return done.stdout
+            return user.python("-m", "harness", *words)
 
-        out = netpol("lab", "up", "--api", "--api-binaries", str(here / "bin"))
+        out = netpol("lab", "up", "--api", "--api-binaries", str(user.home / "bin"))
         try:
-            assert f"export KUBECONFIG={name}/.local/state/netpol/labs/default/kubeconfig" in out
+            kubeconfig = user.home / ".local/state/netpol/labs/default/kubeconfig"
+            assert f"export KUBECONFIG={kubeconfig}" in out
             netpol("lab", "apply", "manifests.yaml")
             assert "answered by shop/api-" in netpol("lab", "probe", "web", "api")
             told = json.loads(netpol("lab", "status", "--json"))

@@ -27,7 +27,7 @@ from harness.labs.kind.lab import KindLab
 from harness.labs.kind.recipe import Look, Recipe, Rollout
 from harness.run import kinds, manifests
 from harness.run.place import KindOptions, Place
-from tests.netns.kinds import AGENT, as_kind, images
+from tests.netns.kinds import AGENT, ENTRY, as_kind, images
 from tests.plugin.conftest import RunSuite
 from tests.standins import Standins
 
@@ -356,25 +356,6 @@ def test_interrupted_half_way_through_kind_create(
 
 
 # -- whole runs ----------------------------------------------------------------------------------
-
-ENTRY = """
-title = "Agent"
-network = "routed"
-labs = ["kind"]
-enforces = true
-deny = "drop"
-config = "kind-none.yaml"
-routes = true
-
-[[ready]]
-namespace = "agent"
-kind = "DaemonSet"
-name = "agent"
-
-[[evidence]]
-title = "rules"
-argv = ["iptables-nft-save", "-c"]
-"""
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.model.fast import Reach
 from harness.model.flow import Cell, Endpoint, Verdict, Via
 from harness.model.oracle import UnknownEndpointError, decide, expected, listens
 from harness.model.policy import Direction, Protocol
@@ -521,7 +522,16 @@ def test_a_pod_on_the_hosts_network() -> None:
     )
     assert verdict(peer, "x/a -> y/b:80") == "undefined(host-network-peer)"
     assert verdict(peer, "x/a -> y/b:80", {"host-network-peer": "pod"}) == "allow"
-    assert verdict(peer, "x/a -> y/b:80", {"host-network-peer": "address"}) == "deny"
+    by_address = {"host-network-peer": "address"}
+    assert verdict(peer, "x/a -> y/c:80", by_address) == "deny"
+    assert verdict(peer, "x/a -> y/b:80", by_address) == "allow"  # the address of its own node
+    because = ask(peer, "x/a -> y/b:80", by_address).because  # type: ignore[arg-type]
+    assert [one.code for one in because] == ["open", "own-node"]
+    fast = Reach(peer, 4, by_address)  # type: ignore[arg-type]
+    assert [
+        fast.verdict(Endpoint.parse("x/a"), Endpoint.parse(f"y/{name}"), 80, Protocol.TCP)
+        for name in "bc"
+    ] == [Verdict.ALLOW, Verdict.DENY]
 
 
 def test_a_pod_to_itself() -> None:

@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.labs import folders
 from harness.labs.base import LabError
 
 DEFAULT_VERSION = "1.36"
@@ -134,12 +135,12 @@ def places(wanted: tuple[int, ...], environ: Mapping[str, str]) -> list[Place]:
 
 def cache_home(environ: Mapping[str, str] = os.environ) -> Path:
     """The user's cache of control planes: one folder for each exact version."""
-    return _base(environ, "XDG_CACHE_HOME", ".cache") / "netpol" / "api"
+    return folders.cache(environ) / "api"
 
 
 def envtest_home(environ: Mapping[str, str] = os.environ) -> Path:
     """Where ``setup-envtest`` keeps its folders, named ``1.36.0-linux-amd64`` and alike."""
-    return _base(environ, "XDG_DATA_HOME", ".local/share") / "kubebuilder-envtest" / "k8s"
+    return folders.base("XDG_DATA_HOME", environ) / "kubebuilder-envtest" / "k8s"
 
 
 def go_processor() -> str:
@@ -297,12 +298,6 @@ def _not_found(
         hint=hint,
         detail="  looked in:\n" + "\n".join(lines),
     )
-
-
-def _base(environ: Mapping[str, str], variable: str, default: str) -> Path:
-    """A base directory of the XDG specification, which has relative ones ignored."""
-    named = Path(environ.get(variable, ""))
-    return named if named.is_absolute() else Path(environ.get("HOME") or Path.home()) / default
 
 
 def _store(title: str, home: Path, wanted: tuple[int, ...], suffix: str) -> Place:

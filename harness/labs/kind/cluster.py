@@ -297,7 +297,7 @@ class KindCluster:
             if lacking:
                 folders = [self.wish.archives] if self.wish.archives else []
                 offline = self.wish.offline or bool(folders)
-                source = plugins.find(name, folders=folders, offline=offline, say=self.say)
+                source = plugins.find(name, beside=folders, offline=offline, say=self.say)
                 for node_name in lacking:
                     runtime.copy(source, node_name, target)
         if self.recipe.routes:

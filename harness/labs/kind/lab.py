@@ -14,7 +14,8 @@ from harness.labs.cluster.survey import Survey
 from harness.labs.kind import state
 from harness.labs.kind.recipe import Look
 from harness.labs.kind.runtime import Runtime
-from harness.model.flow import Cell, EndpointKind
+from harness.model.flow import Cell
+from harness.model.routing import nodes_of
 from harness.model.world import World
 
 _LOOK_SECONDS = 30.0
@@ -50,7 +51,8 @@ class KindLab(ExistingLab):
         """See :class:`harness.labs.base.Lab`: what the data plane says on the nodes of the cells,
         from the node or out of the CNI's own container."""
         theirs = self.names.world(world)
-        nodes = self._nodes_of(theirs, [self.names.cell(cell) for cell in cells])
+        concerned = nodes_of(theirs, [self.names.cell(cell) for cell in cells])
+        nodes = [name for name in self.world.nodes if name in concerned]
         wanted = [(look, node) for node in nodes for look in self.looks]
         with ThreadPoolExecutor(4) as pool:
             found = list(pool.map(lambda one: self._look(*one), wanted))
@@ -93,19 +95,6 @@ class KindLab(ExistingLab):
         for pod in self.api.list("Pod", namespace, **chosen)["items"]:
             return str(pod["metadata"]["name"])
         raise LabError(f"{kind} {namespace}/{name} has no pod on {node}")
-
-    def _nodes_of(self, world: World, cells: Sequence[Cell]) -> list[str]:
-        names: set[str | None] = set()
-        for end in {end for cell in cells for end in (cell.source, cell.target)}:
-            if end.kind is EndpointKind.NODE:
-                names.add(end.name)
-            elif end.kind is EndpointKind.POD:
-                pod = world.pods.get((end.namespace, end.name))
-                names.add(pod.node if pod else None)
-            elif end.kind is EndpointKind.SERVICE:
-                service = world.services.get((end.namespace, end.name))
-                names |= {pod.node for pod in world.backends(service)} if service else set()
-        return [name for name in self.world.nodes if name in names]
 
     def facts(self) -> Mapping[str, Any]:
         """See :class:`harness.labs.base.Lab`."""

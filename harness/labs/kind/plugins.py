@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from harness.labs import folders
 from harness.labs.base import LabError
-from harness.labs.controlplane.binaries import cache_home
 from harness.labs.controlplane.build import go_command
 from harness.labs.kind import command
 from harness.labs.kind.command import CommandError
@@ -25,17 +25,17 @@ _BUILD_SECONDS = 600.0
 def find(
     name: str,
     *,
-    folders: Sequence[Path] = (),
+    beside: Sequence[Path] = (),
     offline: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """A plugin's program for this machine's processor. Raises LabError with what brings one.
 
-    Looked for in ``folders``, where distributions have them, and in the cache; else built, which
+    Looked for in ``beside``, where distributions have them, and in the cache; else built, which
     takes half a minute and the network, and kept there.
     """
-    cached = cache_home().parent / "cni-plugins" / VERSION
-    for folder in (*folders, *map(Path, FOLDERS), cached):
+    cached = folders.cache() / "cni-plugins" / VERSION
+    for folder in (*beside, *map(Path, FOLDERS), cached):
         if os.access(folder / name, os.X_OK) and (folder / name).is_file():
             return folder / name
     what = f"CNI plugin {name}, which kind's nodes lack"

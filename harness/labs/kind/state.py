@@ -7,13 +7,13 @@ somebody else's, whatever it is called: it is never deleted.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.labs import folders
 from harness.labs.base import LabError
 
 PREFIX = "netpol-"
@@ -46,11 +46,7 @@ class Known:
 
 def home(environ: Mapping[str, str] | None = None) -> Path:
     """Where the folders are: below ``$XDG_STATE_HOME``, or else ``~/.local/state``."""
-    environ = os.environ if environ is None else environ
-    state = Path(environ.get("XDG_STATE_HOME", ""))
-    if not state.is_absolute():  # the XDG specification has relative ones ignored
-        state = Path(environ.get("HOME") or Path.home(), ".local/state")
-    return state / "netpol" / "kind"
+    return folders.state(environ) / "kind"
 
 
 def folder(name: str) -> Path:

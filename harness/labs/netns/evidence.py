@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from harness.labs.base import Evidence, LabError
+from harness.labs.netns.client import Holder
 from harness.labs.netns.topology import node_box
-from harness.model.flow import Cell, Endpoint, EndpointKind
+from harness.model.flow import Cell
+from harness.model.routing import nodes_of
 
 if TYPE_CHECKING:
     from harness.labs.netns.lab import NetnsLab
@@ -27,15 +29,9 @@ COMMANDS = (
 
 def collect(lab: NetnsLab, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
     """From the nodes of every pod and node in these cells: rules, sets, connections, engine log."""
-    wanted = [
-        (node, *command)
-        for node in nodes_of(lab, cells)
-        for command in COMMANDS
-        if command[2] in (0, *lab.families)
-    ]
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda w: _ask(lab, w[0], w[1], w[2]), wanted))
-    for node in nodes_of(lab, cells):
+    nodes = [name for name in lab.node_names if name in nodes_of(lab.world, cells)]
+    found = data_planes(lab.holder, nodes, lab.families)
+    for node in nodes:
         if node in lab.engines:
             engine = lab.engines[node]
             found.append(
@@ -46,31 +42,21 @@ def collect(lab: NetnsLab, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
     return tuple(item for item in found if item.text.strip())
 
 
-def nodes_of(lab: NetnsLab, cells: Sequence[Cell]) -> list[str]:
-    """The nodes whose rules decide these cells, in the lab's order."""
-    names: set[str | None] = set()
-    for cell in cells:
-        for end in (cell.source, cell.target):
-            names |= set(_nodes(lab, end))
-    return [name for name in lab.node_names if name in names]
+def data_planes(holder: Holder, nodes: Sequence[str], families: Collection[int]) -> list[Evidence]:
+    """Rules, sets and connections of these nodes; of a tool that is not there, an empty text."""
+    wanted = [
+        (node, title, command)
+        for node in nodes
+        for title, command, family in COMMANDS
+        if family in (0, *families)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(lambda one: _ask(holder, *one), wanted))
 
 
-def _nodes(lab: NetnsLab, end: Endpoint) -> list[str | None]:
-    match end.kind:
-        case EndpointKind.NODE:
-            return [end.name]
-        case EndpointKind.POD:
-            pod = lab.world.pods.get((end.namespace, end.name))
-            return [pod.node] if pod else []
-        case EndpointKind.SERVICE:
-            service = lab.world.services.get((end.namespace, end.name))
-            return [pod.node for pod in lab.world.backends(service)] if service else []
-    return []
-
-
-def _ask(lab: NetnsLab, node: str, title: str, command: str) -> Evidence:
+def _ask(holder: Holder, node: str, title: str, command: str) -> Evidence:
     try:
-        done = lab.holder.run(node_box(node), command.split(), timeout=20)
+        done = holder.run(node_box(node), command.split(), timeout=20)
         text = done.out or done.err
         if done.code == 127:  # the tool is not there: nobody has used it
             text = ""

@@ -20,7 +20,7 @@ from harness.model.actions import Apply
 from harness.model.flow import Cell, Endpoint, Outcome, Verdict
 from harness.model.policy import Direction, LabelSelector, NetworkPolicy, Peer, Rule
 from harness.model.world import Pod, World
-from harness.probes.prober import Prober
+from harness.probes.prober import GRACE, Prober
 from harness.run.runner import Looked
 from harness.scenarios.cells import parse_cell
 from harness.scenarios.scenario import Checked, Expectation, Probes, Scenario, Step
@@ -56,15 +56,22 @@ class Knocking:
                 return
             self.prober.launch(self.cells)
             until = self.prober.now() + BEAT
-            while (now := self.prober.now()) < until:
-                late = (p for p in self.prober.running() if now - (p.sent or now) > PATIENCE)
-                self.prober.cut(late)
-                for probe in self.prober.collect(until):
-                    self.outcomes[probe.seen.outcome if probe.seen else Outcome.TIMEOUT] += 1
+            while self.prober.now() < until:
+                self.listen(until)
+
+    def listen(self, until: float) -> None:
+        now = self.prober.now()
+        self.prober.cut(p for p in self.prober.running() if now - (p.sent or now) > PATIENCE)
+        for probe in self.prober.collect(until):
+            self.outcomes[probe.seen.outcome if probe.seen else Outcome.TIMEOUT] += 1
 
     def end(self) -> None:
+        """Try no more; those that are out are heard to their end first."""
         self.stop.set()
         self.thread.join()
+        deadline = self.prober.now() + GRACE
+        while self.prober.running() and self.prober.now() < deadline:
+            self.listen(self.prober.now() + BEAT)
         self.prober.close()
 
 

@@ -1,9 +1,9 @@
 """What the servers of every lab answer: one nginx configuration, the same in all of them.
 
-* ``GET /t/TOKEN`` -> ``TOKEN NAME SERVER_ADDRESS SERVER_PORT CLIENT_ADDRESS`` on one line. NAME
-  is ``NAMESPACE/POD`` (or ``node:NAME``, ``external:NAME``): the reply names who answered, so
-  that a wrong backend shows, and the address that it saw, so that NAT shows. The token ties the
-  line to the probe.
+* ``GET /t/TOKEN`` -> ``TOKEN NAME SERVER_ADDRESS SERVER_PORT CLIENT_ADDRESS CLIENT_PORT`` on one
+  line. NAME is ``NAMESPACE/POD`` (or ``node:NAME``, ``external:NAME``): the reply names who
+  answered, so that a wrong backend shows, the address that it saw, so that NAT shows, and the
+  port, so that a flow of before shows. The token ties the line to the probe.
 * a UDP datagram -> the same line with ``-`` for the token.
 * ``GET /`` -> the pod's page on its first port (nginx' own welcome page in the demo); elsewhere
   the line with ``-`` for the token.
@@ -84,4 +84,4 @@ def _listen(port: int, families: Sequence[int], suffix: str = "") -> str:
 
 
 def _answer(token: str, name: str) -> str:
-    return f'"{token} {name} $server_addr $server_port $remote_addr\\n"'
+    return f'"{token} {name} $server_addr $server_port $remote_addr $remote_port\\n"'

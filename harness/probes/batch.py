@@ -83,14 +83,15 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a reply means. ``backend``, ``server`` (ADDRESS:PORT) and ``client`` (an address) are
-    as the server itself said them."""
+    """What a reply means. ``backend``, ``server`` (ADDRESS:PORT), ``client`` (an address) and
+    ``client_port`` (0: it was not told) are as the server itself said them."""
 
     outcome: Outcome
     raw: str = ""
     backend: str = ""
     server: str = ""
     client: str = ""
+    client_port: int = 0
 
 
 def opening(nonce: str) -> bytes:
@@ -164,10 +165,11 @@ def read(reply: Reply, protocol: Protocol = Protocol.TCP, *, named: bool = False
     token = reply.token if protocol is Protocol.TCP else "-"
     words = reply.text.split()
     if token in words:
-        said = words[words.index(token) + 1 :][:4]
-        if len(said) == 4 and said[2].isdigit():
-            backend, server, port, client = said
-            return Reading(Outcome.ALLOWED, "", backend, f"{server}:{port}", client)
+        said = words[words.index(token) + 1 :]
+        if len(said) >= 4 and said[2].isdigit():
+            backend, server, port, client, *more = said
+            number = int(more[0]) if more and more[0].isdigit() else 0
+            return Reading(Outcome.ALLOWED, "", backend, f"{server}:{port}", client, number)
     outcome = _failure(reply, protocol, named)
     raw = _essence(reply.text)
     if outcome is Outcome.HARNESS_ERROR and not raw:

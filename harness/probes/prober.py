@@ -24,6 +24,11 @@ PER_CLIENT = 64
 AT_ONCE = 512
 #: Seconds after which a probe that was cut, and a shell that was opened, must have said so.
 GRACE = 5.0
+#: Seconds for which connection tracking may remember a datagram that was answered (twice the
+#: kernel's ``nf_conntrack_udp_timeout_stream``): another one from the same port is no new flow.
+FLOW_SECONDS = 240.0
+_FLOWS = 50_000
+_AGAIN = 3
 _CUT_AGAIN = 0.25
 
 
@@ -82,6 +87,7 @@ class Probe:
     seen: Observation | None = None
     command: tuple[str, ...] = ()
     reply: batch.Reply | None = None
+    again: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -116,6 +122,7 @@ class Prober:
         self._ended: list[Probe] = []
         self._tokens = itertools.count(1)
         self._in_flight = 0
+        self._flows: dict[tuple[str, int, str], float] = {}
         self.world = World()
         self.losses: dict[Endpoint, int] = {}
         #: Seconds that the quickest answer of the last look took; a guess before the first.
@@ -324,12 +331,30 @@ class Prober:
             return
         reading = batch.read(reply, cell.protocol, named=cell.via is Via.SERVICE_NAME)
         outcome = reading.outcome
+        if cell.protocol is Protocol.UDP and self._is_of_before(reading, now):
+            probe.again += 1
+            if probe.again <= _AGAIN:
+                probe.sent = probe.cut = None
+                self._wait_for_turn([probe])
+                return
         right = self._right(cell) if outcome is Outcome.ALLOWED else None
         if right is not None and reading.backend not in right:
             outcome = Outcome.WRONG_BACKEND
         if outcome is Outcome.HARNESS_ERROR and cell.protocol is Protocol.UDP:
             reading = self._without_udp(cell.source, reading)
         self._end(probe, outcome, reading.raw, reading.backend, reading.client, now)
+
+    def _is_of_before(self, reading: batch.Reading, now: float) -> bool:
+        """Whether a datagram happened to leave from the port of one that was answered before. For
+        connection tracking the two are one flow, and an established one passes any policy."""
+        if not reading.client_port:
+            return False
+        flow = reading.client, reading.client_port, reading.server
+        before = self._flows.pop(flow, -FLOW_SECONDS)
+        self._flows[flow] = now
+        if len(self._flows) > _FLOWS:
+            del self._flows[next(iter(self._flows))]  # the oldest
+        return now - before < FLOW_SECONDS
 
     def _right(self, cell: Cell) -> frozenset[str] | None:
         try:

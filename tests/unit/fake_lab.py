@@ -31,6 +31,7 @@ class Answer:
     status: int = 0
     text: str = ""
     backend: str = ""
+    client_port: int = 0
 
 
 DROP = Answer(None, text="Connecting to x (x)")
@@ -109,7 +110,8 @@ class FakeShell:
         text = answer.text
         if answer.backend:
             echoed = token if word == "w" else "-"
-            text = f"Connecting to a {echoed} {answer.backend} 10.0.0.1 {port} 10.0.0.2 - 100% |**|"
+            ends = f"10.0.0.1 {port} 10.0.0.2 {answer.client_port}"
+            text = f"Connecting to a {echoed} {answer.backend} {ends} - 100% |**|"
         self.lab.at(answer.delay, self, f"!{self.nonce} {token} {answer.status} {text}\n")
 
     def _cut(self, slot: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import pytest
 from fake_lab import DROP, REFUSE, Answer, Asked, FakeLab, allowed
 
@@ -197,6 +200,39 @@ def test_one_that_leaves_within_the_hold_window(
     settled = look(lab, start(lab, "pair"), [DENY_ALL], timing=Timing(hold=0.5))
     assert findings(settled) == {finding: 2}
     assert note in settled.results[0].note
+
+
+@pytest.mark.parametrize(
+    ("port", "after", "finding"),
+    [
+        (40000, 0, Finding.AGREES),  # the port of a flow that was let in: still that flow
+        (40001, 0, Finding.FLAKY),  # a flow of its own, and it was let in
+        (40000, 600, Finding.FLAKY),  # nobody remembers the other any more
+    ],
+)
+def test_a_datagram_of_a_flow_that_was_let_in_before_is_no_leak(
+    port: int, after: float, finding: Finding
+) -> None:
+    """Clients take a source port by chance, and connection tracking knows flows by it."""
+
+    denied = itertools.count()
+
+    def track(asked: Asked, lawful: Answer) -> Answer:
+        if asked.source != B:  # a control
+            return lawful
+        if lawful is not DROP:
+            return replace(lawful, client_port=40000 if asked.number == 0 else 50000)
+        let_in = replace(allowed("x/a"), client_port=port)
+        return let_in if next(denied) == 1 else replace(DROP, text="sent")
+
+    lab = FakeLab(rule=track)
+    prober = start(lab, "pair")
+    udp = Probes(ports=((80, Protocol.UDP),), sources=(B,), targets=(A,))
+    timing = Timing(hold=0.5)
+    assert findings(look(lab, prober, [], udp, timing)) == {Finding.AGREES: 1}
+    lab.time += after
+    settled = look(lab, prober, [DENY_ALL], udp, timing)
+    assert findings(settled) == {finding: 1}
 
 
 def test_silence_that_turns_out_to_be_slowness_is_no_denial() -> None:

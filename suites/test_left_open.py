@@ -182,8 +182,8 @@ def test_echo_requests(direction: str, run_scenario: Any) -> None:
 
     def echo(looked: Looked, who: Endpoint) -> bool:
         source, target = ways[who]
-        argv = ["ping", "-c", "1", "-W", "1", address(looked, target)]
-        return any(looked.prober.run(source, argv, SECONDS)[0] == 0 for _ in range(2))
+        argv = ["ping", "-c", "2", "-i", "0.2", "-W", "1", address(looked, target)]
+        return looked.prober.run(source, argv, SECONDS)[0] == 0
 
     def before(looked: Looked) -> Iterator[Checked]:
         good = all(echo(looked, who) for who in ways)

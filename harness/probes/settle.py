@@ -51,12 +51,12 @@ class Timing:
     The defaults are the embedded lab's. ``deadline`` counts from the change.
     """
 
-    silence: float = 0.06
-    slack: float = 2.0
+    silence: float = 0.04
+    slack: float = 1.5
     patience: float = 0.9
     beat: float = 0.025
     at_a_beat: int = 16
-    hold: float = 0.06
+    hold: float = 0.04
     deadline: float = 5.0
 
 

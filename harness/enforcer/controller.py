@@ -20,7 +20,7 @@ from harness.enforcer.plane import Plane
 from harness.enforcer.tool import ToolError
 
 GLANCE = 0.4  # seconds between looks at what the kernel does not tell of, while they are cheap
-GLANCE_LATEST = 0.8
+GLANCE_LATEST = 0.5
 GLANCE_SHARE = 0.005  # of the processor, unless that would be later than the latest
 VERIFY = 300.0  # seconds between full comparisons
 VERIFY_SOON = 0.5  # seconds without a change before one that is wanted

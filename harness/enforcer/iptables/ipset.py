@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from harness.enforcer import tool
 from harness.enforcer.ruleset import Change, KernelSet
@@ -54,6 +54,12 @@ def restore(lines: Iterable[str]) -> None:
     text = "".join(f"{line}\n" for line in lines)
     if text:
         tool.run(["ipset", "restore"], text)
+
+
+def refill(sets: Mapping[str, KernelSet]) -> None:
+    """Put back what somebody has taken out of these sets."""
+    lines = (f"add {name} {element}\n" for name, made in sets.items() for element in made.elements)
+    tool.run(["ipset", "-exist", "restore"], "".join(lines))
 
 
 def names() -> list[str]:

@@ -27,7 +27,7 @@ from harness.enforcer.iptables import ipset, legacy
 from harness.enforcer.iptables.listing import read
 from harness.enforcer.iptables.render import Renderer, comment_of
 from harness.enforcer.listing import Listing
-from harness.enforcer.ruleset import Chain, Change, Ruleset, change, pieces
+from harness.enforcer.ruleset import Chain, Change, KernelSet, Ruleset, change, pieces
 
 FAMILIES = (4, 6)
 OURS = re.compile(r"^NP([a-z])[46]-")
@@ -52,6 +52,7 @@ class Iptables:
         self._ear = netlink.open_socket(1 << netlink.NFNLGRP_NFTABLES - 1)
         self._sets = netlink.open_socket()
         self._displaced = False  # are our jumps not the first any more?
+        self._short: dict[str, KernelSet] = {}  # sets that have lost elements
         self._seen: object = None  # what the last glance saw, if it was as it should be
         self._legacy = "legacy" in tool.run([self._tool(4), "--version"])
 
@@ -133,11 +134,14 @@ class Iptables:
 
     def _compare_sets(self, headers: list[bytes]) -> str:
         there = netlink.set_sizes(headers)
-        for ruleset in self._there.values():
-            for name, made in ruleset.sets.items():
-                if there.get(name) != len(made.elements):
-                    return self._distrust(f"ipset {name} is not as it was made")
-        return ""
+        wanted = {
+            name: one for ruleset in self._there.values() for name, one in ruleset.sets.items()
+        }
+        amiss = [name for name, one in wanted.items() if there.get(name) != len(one.elements)]
+        if not amiss:
+            return ""
+        self._short = {name: wanted[name] for name in amiss if name in there}
+        return self._distrust(f"ipset {amiss[0]} is not as it was made")
 
     def _compare_chains(self) -> str:
         for family, ruleset in self._there.items():
@@ -216,9 +220,14 @@ class Iptables:
 
     def _lead_back(self) -> None:
         """Lead packets to what was in force last, if it is there: mostly that alone is what
-        somebody broke, and it is shut long before all is built anew."""
+        somebody broke, and it is shut long before all is built anew. In the same way sets that
+        were emptied are filled, so that what is allowed does not wait either."""
         with contextlib.suppress(tool.ToolError):
             self._hook(self._hooks)
+        if self._short:
+            with contextlib.suppress(tool.ToolError):
+                ipset.refill(self._short)
+            self._short = {}
 
     def _in_force(self) -> set[str]:
         """The epochs that packets are led to; two after a crash between the families' switches."""

@@ -55,7 +55,7 @@ def ask_udp(lab: NetnsLab, client: str, host: str, port: int) -> Reply:
 
 
 def _reply(text: str, token: str) -> Reply:
-    got, name, server, port, client = text.split()
+    got, name, server, port, client, _ = text.split()
     assert got == token
     return Reply(name, server, int(port), client)
 

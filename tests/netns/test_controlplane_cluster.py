@@ -449,7 +449,7 @@ def test_actions_and_what_the_lab_fills_in(cluster: EmbeddedClusterLab) -> None:
     shell = cluster.shell(Endpoint.parse("y/c"))
     assert isinstance(shell, stream.ExecShell)
     address = found.ips[0]
-    expected = f"1 x/a {address} 80 {known.pods['y', 'c'].ips[0]}\n"
+    expected = f"1 x/a {address} 80 {known.pods['y', 'c'].ips[0]} "
     for text, answer in (
         (f"http://{address}/t/1", expected),
         (f"http://{address}/", "hello"),

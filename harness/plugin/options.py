@@ -150,13 +150,13 @@ def add(parser: pytest.Parser) -> None:
         "--lab-timeout",
         type=seconds,
         metavar="SECONDS",
-        help="the shortest silence that counts as a denial (0.04; more where answers are slow)",
+        help="the shortest silence that counts as a denial (0.06; more where answers are slow)",
     )
     option(
         "--lab-hold",
         type=seconds,
         metavar="SECONDS",
-        help="how long all cells must stay as expected (0.04; more where answers are slow)",
+        help="how long all cells must stay as expected (0.06; more where answers are slow)",
     )
     option(
         "--lab-seed",

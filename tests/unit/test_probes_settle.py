@@ -252,7 +252,7 @@ def test_silence_that_turns_out_to_be_slowness_is_no_denial() -> None:
 
 
 def test_an_overloaded_machine_is_not_taken_for_a_drop() -> None:
-    """Answers take 0.4 s, ten times the shortest silence: the allowed ones say so."""
+    """Answers take 0.4 s, four times the shortest silence: the allowed ones say so."""
 
     def slow(asked: Asked, lawful: Answer) -> Answer:
         return lawful if lawful is DROP else Answer(0.4, 0, "", lawful.backend)
@@ -269,7 +269,7 @@ def test_an_overloaded_machine_is_not_taken_for_a_drop() -> None:
         for o in r.observations
         if o.outcome is Outcome.TIMEOUT
     ]
-    assert min(silent) >= Timing().slack * 0.4 > Timing().silence
+    assert min(silent) >= 0.8
     assert lab.probes < 150  # and it is not made worse by asking again and again
 
 

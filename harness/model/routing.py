@@ -68,8 +68,9 @@ def address(ips: tuple[str, ...], family: int) -> str | None:
     return next((ip for ip in ips if cidr.family(ip) == family), None)
 
 
-def nodes_of(world: World, cells: Iterable[Cell]) -> set[str]:
-    """The nodes whose rules decide these cells; of a Service, those of its ready pods."""
+def nodes_of(world: World, cells: Iterable[Cell], nodes: Iterable[str]) -> list[str]:
+    """Those of ``nodes``, in their order, whose rules decide these cells; of a Service, the nodes
+    of its ready pods."""
     names: set[str | None] = set()
     for end in {end for cell in cells for end in (cell.source, cell.target)}:
         match end.kind:
@@ -81,7 +82,7 @@ def nodes_of(world: World, cells: Iterable[Cell]) -> set[str]:
             case EndpointKind.SERVICE:
                 service = world.services.get((end.namespace, end.name))
                 names |= {pod.node for pod in world.backends(service)} if service else set()
-    return {name for name in names if name is not None}
+    return [name for name in nodes if name in names]
 
 
 def absent(pod: Pod, family: int) -> str:

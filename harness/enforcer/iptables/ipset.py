@@ -13,9 +13,8 @@ LEAST_BUCKETS = 64
 
 def before(change: Change) -> Iterator[str]:
     """What comes before the rules change: new sets, and what can only shut."""
-    for name, made in change.new_sets.items():
-        yield create(name, made)
-        yield from (f"add {name} {element}" for element in sorted(made.elements))
+    yield from (create(name, made) for name, made in change.new_sets.items())
+    yield from filled(change.new_sets)
     yield from taken(change, guards=False)
     yield from given(change, guards=True)
 
@@ -49,17 +48,18 @@ def create(name: str, made: KernelSet) -> str:
     return f"create {name} {made.type} family {family} hashsize {buckets} maxelem {MAX_ELEMENTS}"
 
 
-def restore(lines: Iterable[str]) -> None:
-    """Perform lines in order. Not a transaction: an error leaves what came before it."""
+def filled(sets: Mapping[str, KernelSet]) -> Iterator[str]:
+    """All elements of sets that are there."""
+    for name, made in sets.items():
+        yield from (f"add {name} {element}" for element in sorted(made.elements))
+
+
+def restore(lines: Iterable[str], *, exist: bool = False) -> None:
+    """Perform lines in order. Not a transaction: an error leaves what came before it. ``exist``:
+    an element that is in its set already is none."""
     text = "".join(f"{line}\n" for line in lines)
     if text:
-        tool.run(["ipset", "restore"], text)
-
-
-def refill(sets: Mapping[str, KernelSet]) -> None:
-    """Put back what somebody has taken out of these sets."""
-    lines = (f"add {name} {element}\n" for name, made in sets.items() for element in made.elements)
-    tool.run(["ipset", "-exist", "restore"], "".join(lines))
+        tool.run(["ipset", *(["-exist"] if exist else []), "restore"], text)
 
 
 def names() -> list[str]:

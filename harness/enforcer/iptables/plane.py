@@ -224,10 +224,9 @@ class Iptables:
         were emptied are filled, so that what is allowed does not wait either."""
         with contextlib.suppress(tool.ToolError):
             self._hook(self._hooks)
-        if self._short:
-            with contextlib.suppress(tool.ToolError):
-                ipset.refill(self._short)
-            self._short = {}
+        with contextlib.suppress(tool.ToolError):
+            ipset.restore(ipset.filled(self._short), exist=True)
+        self._short = {}
 
     def _in_force(self) -> set[str]:
         """The epochs that packets are led to; two after a crash between the families' switches."""

@@ -438,7 +438,7 @@ class EmbeddedClusterLab(ClusterLab):
 
     def evidence(self, world: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
         """See :class:`harness.labs.base.Lab`: rules, sets and connections of the nodes."""
-        nodes = [name for name in self.node_names if name in nodes_of(world, cells)]
+        nodes = nodes_of(world, cells, self.node_names)
         found = evidence_.data_planes(self.holder, nodes, self.families)
         if self.engines is not None:
             for node in nodes:

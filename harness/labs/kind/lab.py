@@ -51,8 +51,7 @@ class KindLab(ExistingLab):
         """See :class:`harness.labs.base.Lab`: what the data plane says on the nodes of the cells,
         from the node or out of the CNI's own container."""
         theirs = self.names.world(world)
-        concerned = nodes_of(theirs, [self.names.cell(cell) for cell in cells])
-        nodes = [name for name in self.world.nodes if name in concerned]
+        nodes = nodes_of(theirs, [self.names.cell(cell) for cell in cells], self.world.nodes)
         wanted = [(look, node) for node in nodes for look in self.looks]
         with ThreadPoolExecutor(4) as pool:
             found = list(pool.map(lambda one: self._look(*one), wanted))

@@ -29,7 +29,7 @@ COMMANDS = (
 
 def collect(lab: NetnsLab, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
     """From the nodes of every pod and node in these cells: rules, sets, connections, engine log."""
-    nodes = [name for name in lab.node_names if name in nodes_of(lab.world, cells)]
+    nodes = nodes_of(lab.world, cells, lab.node_names)
     found = data_planes(lab.holder, nodes, lab.families)
     for node in nodes:
         if node in lab.engines:

@@ -77,7 +77,7 @@ class HollowKubelets:
     def stop(self) -> None:
         """Leave everything as it is; the lab's end takes the pods away."""
         with contextlib.suppress(LabError):
-            self._call(self._stop(), 10.0, sound=lambda: None)
+            self._call(self._stop(), 10.0, check=False)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         if not self._thread.is_alive():
@@ -89,20 +89,23 @@ class HollowKubelets:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
-    def _call(self, work: Any, seconds: float, *, sound: Callable[[], None] | None = None) -> Any:
-        """What ``work`` returns. ``sound`` (the control plane's check) raises where waiting for it
-        has become vain."""
+    def _call(self, work: Any, seconds: float, *, check: bool = True) -> Any:
+        """What ``work`` returns. ``check``: give up as soon as the control plane is not sound."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         deadline = time.monotonic() + seconds
         try:
-            while not wait([future], _LOOK_SECONDS).done:
-                (sound or self.plane.check)()
-                if time.monotonic() > deadline:
-                    raise LabError(f"the hollow kubelets have not answered within {seconds:g} s")
-            return future.result()
+            while not wait([future], _LOOK_SECONDS).done and time.monotonic() < deadline:
+                if check:
+                    self.plane.check()
+            return future.result(0)
         except LabError:
             future.cancel()
             raise
+        except TimeoutError:  # ours, or that of a request
+            future.cancel()
+            if check:
+                self.plane.check()
+            raise LabError(f"the hollow kubelets have not answered within {seconds:g} s") from None
         except ApiStatusError as error:
             raise LabError(f"a hollow kubelet was refused by the API server: {error}") from None
 

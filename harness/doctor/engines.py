@@ -30,6 +30,10 @@ def _check(cni: Cni, found: dict[str, detect.Ability]) -> Check:
     able = ", ".join(plane for plane in planes if plane not in lacks)
     here = choose.here(cni)
     if here:
+        try:
+            choose.choose(choose.Wanted(cni.name))
+        except LabError as error:
+            return Check("engines", cni.name, State.NO, error.message, error.hint)
         return Check("engines", cni.name, State.YES, f"on {able}; in {here[0]}")
     get = f"netpol engine fetch {cni.name}" if cni.version else "--lab-engine PATH"
     return Check("engines", cni.name, State.LIMITED, f"could run on {able}; none is here", get)

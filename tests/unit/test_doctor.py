@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from harness import __main__ as cli
-from harness.doctor import check, clusters, embedded, show, tools
+from harness.doctor import check, clusters, embedded, engines, show, tools
 from harness.doctor.check import Check, State
 from harness.labs.netns import detect
 
@@ -206,3 +206,19 @@ def test_a_lab_that_cannot_be_used_is_a_finding(
 ) -> None:
     monkeypatch.setattr("harness.doctor.examine.everything", lambda: CHECKS)
     assert cli.main(["doctor", "--json", "--lab", lab]) == code
+
+
+def test_a_folder_that_is_no_engine_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    able = {name: detect.Ability(name, name, ok=True) for name in ABILITIES}
+    monkeypatch.setattr(detect, "abilities", lambda: able)
+    monkeypatch.setenv("NETPOL_ENGINES", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    program = tmp_path / "kube-router/bin/kube-router"
+    program.parent.mkdir(parents=True)
+    assert by_name(engines.engines())["kube-router"].state is State.NO
+    program.write_text("#!/bin/sh\n", encoding="utf-8")
+    program.chmod(0o755)
+    assert by_name(engines.engines())["kube-router"].state is State.YES
+    assert by_name(engines.engines())["calico"].state is State.LIMITED

@@ -24,7 +24,8 @@ class CniError(Exception):
 class Deviation:
     """Where a CNI is known to depart from the specification: matching scenarios xfail strictly.
 
-    ``scenario`` is a shell pattern on scenario ids, ``features`` must all be among the scenario's.
+    ``scenario`` is a shell pattern on scenario ids, ``features`` must all be among the scenario's;
+    ``unless``: patterns of those where it does not show (an endPort that is the port itself).
     ``versions`` is a PEP 440 range (``>=2.5,<3``) of the CNI's version; empty: every version.
     """
 
@@ -33,10 +34,12 @@ class Deviation:
     scenario: str = "*"
     features: frozenset[str] = frozenset()
     versions: str = ""
+    unless: tuple[str, ...] = ()
 
     def matches(self, scenario_id: str, features: frozenset[str], version: str) -> bool:
         return (
             fnmatchcase(scenario_id, self.scenario)
+            and not any(fnmatchcase(scenario_id, pattern) for pattern in self.unless)
             and self.features <= features
             and self._covers(version)
         )

@@ -92,12 +92,13 @@ def test_a_bad_entry_is_told_with_file_and_key(text: str, message: str) -> None:
         ("peers/all", {"end-port"}, "2.8.1", False),
         ("ports/endport/range", {"end-port"}, "3.0", False),
         ("ports/endport/range", {"end-port"}, "my-build", True),
+        ("ports/endport/range-of-one", {"end-port"}, "2.8.1", False),
     ],
 )
 def test_a_deviation_covers_what_it_names(
     scenario: str, features: set[str], version: str, hit: bool
 ) -> None:
-    deviation = Deviation("r", "l", "ports/*", frozenset({"end-port"}), ">=2,<3")
+    deviation = Deviation("r", "l", "ports/*", frozenset({"end-port"}), ">=2,<3", ("*-of-one",))
     assert deviation.matches(scenario, frozenset(features), version) is hit
 
 

@@ -195,8 +195,20 @@ def _objects(data: Data, found: Found | None) -> list[Json]:
         out += _account(data)
     for file in data.manifests:
         out += _manifests(CHECKOUT / file)
-    out += [_plain(one) for one in data.objects]
+    served = {_serves(one) for one in found.crds} if found else set()
+    groups = {group for group, _ in served}
+    for one in map(_plain, data.objects):
+        group = one["apiVersion"].rpartition("/")[0]
+        # A release may be older than a kind of its group.
+        if group not in groups or (group, one["kind"]) in served:
+            out.append(one)
     return out
+
+
+def _serves(crd: Json) -> tuple[str, str]:
+    """Group and kind of what a CustomResourceDefinition defines."""
+    spec = crd.get("spec") or {}
+    return str(spec.get("group", "")), str((spec.get("names") or {}).get("kind", ""))
 
 
 def _account(data: Data) -> list[Json]:

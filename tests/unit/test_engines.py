@@ -230,6 +230,22 @@ def test_crds_have_to_be_there(tmp_path: Path) -> None:
         choose.choose(choose.Wanted("calico", engine=tmp_path))
 
 
+def test_objects_of_kinds_that_a_release_is_too_old_for_are_left_out() -> None:
+    def crd(kind: str) -> dict[str, object]:
+        return {"spec": {"group": "crd.projectcalico.org", "names": {"kind": kind}}}
+
+    def made(*kinds: str) -> list[str]:
+        felix = found.Found("/felix", (), "test", "sha256:0", crds=tuple(map(crd, kinds)))
+        engine = make.engine(catalogue.get("calico"), felix, "iptables")
+        assert engine is not None
+        return [
+            one["kind"] for one in engine.objects if "projectcalico" in one.get("apiVersion", "")
+        ]
+
+    assert made("ClusterInformation") == ["ClusterInformation"]
+    assert made("ClusterInformation", "Tier") == ["ClusterInformation", "Tier", "Tier", "Tier"]
+
+
 def test_the_list_says_what_is_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,8 @@ One step is settled like this:
    after the last cell came to agree (``slack`` times the slowest answer, where that is more). A
    cell that has agreed and now does not goes back to the beat: if it comes to agree again it is
    ``flaky``; if it stays away it is a leak or an outage that the first look was too early for.
+   Two have agreed too early to be judged so, and begin anew, once: a cell whose step changes
+   several things, which reach an engine one by one, and one whose name was not resolved in time.
 
 How long a silence has to be: a SYN that was dropped is sent again after one second, so until then
 waiting longer shows nothing new about a drop; it only tells a drop from a slow machine. A silence
@@ -81,6 +83,7 @@ class _Track:
     left: str = ""
     flaky: str = ""
     doubted: bool = False
+    in_parts: bool = False
 
     def agrees(self, seen: Observation) -> bool:
         match self.decision.verdict:
@@ -144,15 +147,17 @@ def settle(
     baseline: Collection[Cell] = frozenset(),
     deviation: Callable[[Cell], KnownDeviation | None] | None = None,
     once: bool = False,
+    in_parts: bool = False,
 ) -> Settled:
     """Look until it agrees and holds, or the deadline passes, and judge every cell.
 
     ``changed_at``: just before the change was sent, on the prober's clock. ``baseline``: cells
     that have been seen to connect without policies. ``deviation``: what the catalogue knows of a
-    cell. ``once``: no hold look, for positive controls. The prober must be at the world that
-    ``expected`` is about (:meth:`Prober.begin`).
+    cell. ``once``: no hold look, for positive controls. ``in_parts``: the change is several ones,
+    and in between other things may hold. The prober must be at the world that ``expected`` is about
+    (:meth:`Prober.begin`).
     """
-    step = _Settling(prober, expected, changed_at, timing or Timing())
+    step = _Settling(prober, expected, changed_at, timing or Timing(), in_parts)
     if expected:
         step.run(once)
     return step.settled(baseline, deviation or (lambda _: None))
@@ -165,12 +170,13 @@ class _Settling:
         expected: Mapping[Cell, Decision],
         changed_at: float,
         timing: Timing,
+        in_parts: bool,
     ) -> None:
         self.prober = prober
         self.timing = timing
         self.changed_at = changed_at
         self.controls = Controls(prober.world, expected)
-        self.tracks = {cell: _Track(cell, d) for cell, d in expected.items()}
+        self.tracks = {cell: _Track(cell, d, in_parts=in_parts) for cell, d in expected.items()}
         self.out: dict[Probe, _Track | None] = {}  # None: a control
         self.unrest: dict[Cell, _Track] = {}
         self.holding = False
@@ -278,7 +284,10 @@ class _Settling:
         if probe in self.held and not track.agrees(seen):
             self._left(track, seen)
         elif track.left and track.agrees(seen):
-            track.flaky = track.left
+            if track.in_parts:
+                track.left, track.in_parts = "", False
+            else:
+                track.flaky = track.left
         self._sort(track)
 
     def _left(self, track: _Track, seen: Observation) -> None:
@@ -288,7 +297,9 @@ class _Settling:
         before = [p.seen for p in track.probes[:-1] if p.seen is not None]
         # Where answers take long, one that does not come may have been on its way: ask once more.
         late = seen.outcome is Outcome.TIMEOUT and self.slowest > self.timing.patience / 3
-        if late and not track.doubted:
+        # A name that is not resolved says nothing of the target, one way or the other.
+        unsaid = seen.outcome is Outcome.NAME_FAILURE and not denies_lookup(track.decision)
+        if (late or unsaid) and not track.doubted:
             track.doubted = True
             self.holding = False
             # It had agreed in time; asking again must not find the time over.

@@ -199,7 +199,14 @@ class Runner:
         decisions = self._expected(world, [probes])
         self._hold(one, world, decisions, where)
         baseline = self._open.of(world, decisions)
-        settled = settle(self.prober, decisions, changed, self.timing, baseline=baseline)
+        settled = settle(
+            self.prober,
+            decisions,
+            changed,
+            self.timing,
+            baseline=baseline,
+            in_parts=len(actions) > 1,
+        )
         self.lab.check()
         self._fill(record, world, settled, changed)
         self._before.update((cell, d.verdict) for cell, d in decisions.items())

@@ -20,6 +20,7 @@ from harness.scenarios.scenario import Probes
 
 A, B = Endpoint.parse("x/a"), Endpoint.parse("x/b")
 DENY_ALL = NetworkPolicy("x", "deny")
+ALLOW_ALL = NetworkPolicy("x", "allow", ingress=(Rule(),))
 ONLY_B = NetworkPolicy(
     "x",
     "only-b",
@@ -200,6 +201,35 @@ def test_one_that_leaves_within_the_hold_window(
     settled = look(lab, start(lab, "pair"), [DENY_ALL], timing=Timing(hold=0.5))
     assert findings(settled) == {finding: 2}
     assert note in settled.results[0].note
+
+
+@pytest.mark.parametrize(("times", "finding"), [(1, Finding.AGREES), (2, Finding.FLAKY)])
+def test_what_comes_in_parts_may_be_something_else_in_between(times: int, finding: Finding) -> None:
+    """A policy that shuts and one that opens: an engine may act on the first by itself."""
+    turns = itertools.count()
+    away = (1, 3)[:times]
+
+    def shut(asked: Asked, lawful: Answer) -> Answer:
+        return DROP if asked.source == B and next(turns) in away else lawful
+
+    lab = FakeLab(rule=shut)
+    prober = start(lab, "pair")
+    settled = look(lab, prober, [DENY_ALL, ALLOW_ALL], in_parts=True)
+    assert {r.finding for r in settled.results if r.cell.source == B} == {finding}
+
+
+@pytest.mark.parametrize(("times", "finding"), [(1, Finding.AGREES), (2, Finding.FLAKY)])
+def test_a_name_that_is_not_resolved_once_is_asked_again(times: int, finding: Finding) -> None:
+    failure = Answer(0.001, 1, "wget: bad address 'x'")
+
+    def rule(asked: Asked, lawful: Answer) -> Answer:
+        return failure if asked.source == B and asked.number in (1, 3)[:times] else lawful
+
+    lab = FakeLab(rule=rule)
+    probes = Probes(vias=(Via.SERVICE_NAME,))
+    settled = look(lab, start(lab, "pair"), [DENY_ALL], probes)
+    away = [r for r in settled.results if str(r.cell).startswith("x/b -> svc:x/s-x-a")]
+    assert [r.finding for r in away] == [finding]
 
 
 @pytest.mark.parametrize(

@@ -91,11 +91,15 @@ class Problem:
     hint: str = ""
     severity: str = "error"
 
+    @property
+    def where(self) -> str:
+        """File and line."""
+        return f"{self.file}:{self.line}" if self.line else self.file
+
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" if self.line else self.file
         what = f"{self.field}: {self.message}" if self.field else self.message
         hint = f"\n  hint: {self.hint}" if self.hint else ""
-        return f"{where}: {self.severity}: {what}{hint}"
+        return f"{self.where}: {self.severity}: {what}{hint}"
 
 
 class ManifestError(ValueError):

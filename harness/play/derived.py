@@ -43,11 +43,11 @@ class Derived:
 
 def derive(loaded: Loaded, place: Place) -> Derived:
     """What is to be run. Nothing is derived where there is nothing that runs."""
-    lacking = tuple(_lacking(loaded))
+    lacks = tuple(lacking(loaded))
     world, notes = _world(loaded.world(), place)
     if len(world.pods) > MOST_PODS:
         text = f"{len(world.pods)} pods that policies tell apart: at most {MOST_PODS} are made"
-        return Derived((), (*lacking, text), tuple(notes))
+        return Derived((), (*lacks, text), tuple(notes))
     found = tuple(_scenarios(world, place.families))
     named = {scenario.id.partition("/")[2].partition("/")[2] for scenario in found}
     idle = [str(p) for p in world.policies.values() if str(p) not in named]
@@ -60,11 +60,12 @@ def derive(loaded: Loaded, place: Place) -> Derived:
         f"{counts[Verdict.ALLOW]} connections that should work, {counts[Verdict.DENY]} that should "
         f"not, {counts[Verdict.UNDEFINED]} left open"
     )
-    return Derived(found, lacking, tuple(notes))
+    return Derived(found, lacks, tuple(notes))
 
 
-def _lacking(loaded: Loaded) -> Iterator[str]:
-    """Errors, and objects of other people's kinds: they may make pods, or be policies."""
+def lacking(loaded: Loaded) -> Iterator[str]:
+    """What the model cannot hold: errors, and objects of other people's kinds, which may make pods
+    or be policies."""
     for problem in loaded.problems:
         if problem.severity == "error":
             yield str(problem)
@@ -73,8 +74,8 @@ def _lacking(loaded: Loaded) -> Iterator[str]:
             group = found["version"].rpartition("/")[0]
             own = "." not in group or group.endswith(".k8s.io")
             if not own or "NetworkPolicy" in found["kind"]:
-                where = f"{problem.file}:{problem.line}"
-                yield f"{where}: {found['kind']} ({found['version']}) may matter, and is not read"
+                what = f"{found['kind']} ({found['version']})"
+                yield f"{problem.where}: {what} may matter, and is not read"
 
 
 def _world(world: World, place: Place) -> tuple[World, list[str]]:

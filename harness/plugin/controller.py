@@ -132,6 +132,7 @@ class Controller:
             "seed": self.run.seed,
             "live": live,
             "cni": self.run.cni.name,
+            "manifests": str(self.run.options.manifests or ""),
         }
 
     # -- while --------------------------------------------------------------------------------

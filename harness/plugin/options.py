@@ -18,6 +18,8 @@ FABRICS = ("routed", "overlay", "bridged")
 FAMILIES = {"ipv4": (4,), "ipv6": (6,), "dual": (4, 6)}
 DATAPLANES = ("iptables", "nftables")
 PROXIES = ("kube-proxy", "lab")
+CLUSTER = "cluster:"
+"""What ``--lab-manifests`` begins with where it names a context, and no directory."""
 WHEN = ("never", "failed", "always")
 
 
@@ -210,7 +212,14 @@ def add(parser: pytest.Parser) -> None:
         "--lab-manifests",
         metavar="DIR",
         help="run as well what is derived from the manifests there (namespaces, workloads, "
-        "Services, policies): each policy's positive and negative cases",
+        "Services, policies): each policy's positive and negative cases; cluster:CONTEXT takes "
+        "them from a live cluster, which is only read (cluster: alone: the current context)",
+    )
+    option(
+        "--lab-manifests-namespace",
+        action="append",
+        metavar="NAME",
+        help="--lab-manifests cluster: only what is in this namespace; may be repeated",
     )
     option(
         "--lab-manifests-partial",
@@ -226,7 +235,8 @@ def add(parser: pytest.Parser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The values of the group, typed. ``None`` where nothing was given and the CNI decides."""
+    """The values of the group, typed. ``None`` where nothing was given and the CNI decides.
+    ``manifests_cluster``: the context to take manifests from, "" for the current one."""
 
     cni: str | None
     engine_file: Path | None
@@ -266,6 +276,8 @@ class Options:
     strength: int
     regressions: Path | None
     manifests: Path | None
+    manifests_cluster: str | None
+    manifests_namespaces: tuple[str, ...]
     manifests_partial: bool
     live: bool
 
@@ -278,6 +290,8 @@ class Options:
         if strength is not None and generated is None:
             generated = 0  # the array alone
         here = config.invocation_params.dir
+        manifests = get("lab_manifests") or ""
+        live = manifests.startswith(CLUSTER)
         return cls(
             cni=get("cni"),
             engine_file=here / engine if (engine := get("lab_engine_file")) else None,
@@ -316,7 +330,9 @@ class Options:
             generated=generated,
             strength=2 if strength is None else strength,
             regressions=here / saved if (saved := get("lab_save_regressions")) else None,
-            manifests=here / given_ if (given_ := get("lab_manifests")) else None,
+            manifests=here / manifests if manifests and not live else None,
+            manifests_cluster=manifests.removeprefix(CLUSTER) if live else None,
+            manifests_namespaces=tuple(get("lab_manifests_namespace") or ()),
             manifests_partial=get("lab_manifests_partial"),
             live=get("lab_live"),
         )

@@ -86,6 +86,7 @@ class Run:
         place = self.place
         named = {"api": place.api, "yes": place.yes, "cluster-wide": place.wide}
         named["offline"] = place.kind.offline
+        named["manifests-partial"] = self.options.manifests_partial
         yield from (name for name, there in named.items() if there)
 
 
@@ -98,7 +99,14 @@ def begin(config: pytest.Config, suites: Suites) -> None:
     from harness.plugin import collect, controller, fixtures, items
 
     worker = hasattr(config, "workerinput")
-    run = config.stash[RUN] = _checked(config, told(config) or _decided())
+    run = _checked(config, told(config) or _decided())
+    if not worker and not config.getoption("collectonly"):
+        _writable(run.options.report)
+    if run.options.manifests_cluster is not None:
+        from harness.plugin import manifests
+
+        run = manifests.taken(config, run, told(config).get("manifests"))
+    config.stash[RUN] = run
     for label, text in FEATURES.items():
         config.addinivalue_line("markers", f"{label}: {text}")
     plugins = config.pluginmanager
@@ -112,7 +120,6 @@ def begin(config: pytest.Config, suites: Suites) -> None:
     # Raises UsageError here for a -k or -m that cannot be read; in a worker it would be lost.
     select([], config)
     if not config.getoption("collectonly"):
-        _writable(run.options.report)
         try:
             run.told.extend(place.check(run.cni, run.place) or ())
         except LabError as error:
@@ -232,6 +239,9 @@ def _fitting(options: Options, api: bool, lab: str) -> None:
             ("--lab-context", options.context),
             ("--lab-yes", options.yes),
             ("--lab-cluster-wide", options.wide),
+        ),
+        ("--lab-manifests cluster:", options.manifests_cluster is not None): (
+            ("--lab-manifests-namespace", options.manifests_namespaces),
         ),
         ("--lab kind", lab == "kind"): (
             ("--lab-kind-image", options.kind_image),

@@ -24,6 +24,8 @@ Object = dict[str, Any]
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+#: Objects in one answer.
+PAGE = 500
 _CHECKS = 5
 _CHECK_SECONDS = 0.1
 
@@ -174,6 +176,21 @@ class Api:
     def list(self, kind: str, namespace: str = "", **params: Any) -> Object:
         """``params`` in the API's spelling: ``labelSelector``, ``limit``, …"""
         return self.request("GET", path(kind, namespace), params=params)
+
+    def every(self, kind: str, namespace: str = "") -> Iterator[Object]:
+        """All objects of a kind, however many they are."""
+        return self.pages(path(kind, namespace))
+
+    def pages(self, where: str) -> Iterator[Object]:
+        """All objects of a collection, asked for page by page."""
+        more: dict[str, Any] = {}
+        while True:
+            page = self.request("GET", where, params={"limit": PAGE, **more})
+            yield from page["items"]
+            token = page.get("metadata", {}).get("continue")
+            if not token:
+                return
+            more = {"continue": token}
 
     def create(self, manifest: Object, **params: Any) -> Object:
         where = path(manifest["kind"], manifest["metadata"].get("namespace", ""))

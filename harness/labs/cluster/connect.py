@@ -10,7 +10,7 @@ from harness.labs.cluster.api import Api
 
 def context_name(context: str | None = None, kubeconfig: Path | None = None) -> str:
     """The name of the context that :func:`connect` would take; "" where none is current."""
-    from kubernetes.config import ConfigException, list_kube_config_contexts
+    from kubernetes.config import list_kube_config_contexts
 
     if context:
         return context
@@ -18,7 +18,9 @@ def context_name(context: str | None = None, kubeconfig: Path | None = None) -> 
         _, current = list_kube_config_contexts(  # type: ignore[no-untyped-call]
             str(kubeconfig) if kubeconfig else None
         )
-    except (ConfigException, OSError):
+    except OSError:
+        return ""
+    except _unfit():
         return ""
     return str((current or {}).get("name", ""))
 
@@ -29,7 +31,7 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> Api:
     Without a file the usual ones are read ($KUBECONFIG, ~/.kube/config). Raises LabError.
     """
     from kubernetes.client import ApiClient, Configuration
-    from kubernetes.config import ConfigException, load_kube_config
+    from kubernetes.config import load_kube_config
 
     configuration = Configuration()
     where = str(kubeconfig) if kubeconfig else "the kubeconfig"
@@ -40,12 +42,21 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> Api:
             client_configuration=configuration,
             persist_config=False,
         )
-    except ConfigException as error:
+    except _unfit() as error:
         raise LabError(
-            f"{where} cannot be used: {error}",
+            f"{where} cannot be used: {' '.join(str(error).split())}",
             hint="`kubectl config get-contexts` lists what there is; KUBECONFIG names the file",
         ) from None
     except OSError as error:
         raise LabError(f"{where} cannot be read: {error.strerror or error}") from None
     configuration.connection_pool_maxsize = 16
     return Api(ApiClient(configuration))
+
+
+def _unfit() -> tuple[type[Exception], ...]:
+    """What the client raises for a file that is no kubeconfig: it looks at no type before it
+    takes the value."""
+    from kubernetes.config import ConfigException
+    from yaml import YAMLError
+
+    return (ConfigException, YAMLError, ValueError, TypeError, AttributeError, KeyError)

@@ -1,4 +1,5 @@
-"""The least rights with which the harness runs on a cluster, and whether a user has them.
+"""The least rights with which the harness runs on a cluster (or reads one), and whether a user has
+them.
 
 Rights on pods and policies are cluster-wide because scenarios make namespaces of their own, whose
 names no role can know before. Secrets are not among them, nor anything of the nodes but reading.
@@ -52,13 +53,37 @@ RIGHTS = (
     ),
 )
 
+READER = "netpol-reader"
 
-def manifests(namespace: str, account: str = NAME, *, optional: bool = True) -> list[Json]:
+READING = (
+    Right("", "namespaces", ("get", "list"), "labels that policies select by"),
+    Right("", "pods", ("list",), "who there is"),
+    Right("", "services", ("list",), "what pods are reached through"),
+    Right("networking.k8s.io", "networkpolicies", ("list",), "the policies"),
+    Right(
+        "policy.networking.k8s.io",
+        "clusternetworkpolicies",
+        ("list",),
+        "those of the cluster, where there are such",
+        optional=True,
+    ),
+    Right("", "nodes", ("list",), "addresses of nodes", optional=True),
+)
+"""What is needed to read a cluster, and to change nothing there."""
+
+
+def manifests(
+    namespace: str,
+    account: str = NAME,
+    *,
+    rights: Sequence[Right] = RIGHTS,
+    optional: bool = True,
+) -> list[Json]:
     """A service account with these rights: ServiceAccount, ClusterRole, ClusterRoleBinding."""
     group = "rbac.authorization.k8s.io"
     rules = [
         {"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)}
-        for right in RIGHTS
+        for right in rights
         if optional or not right.optional
     ]
     subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
@@ -132,8 +157,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--least", action="store_true", help="without the rights that only some scenarios need"
     )
+    parser.add_argument(
+        "--read",
+        action="store_true",
+        help="for reading alone: the tools at the desk, --lab-manifests cluster:",
+    )
     asked = parser.parse_args(argv)
-    made = manifests(asked.namespace, optional=not asked.least)
+    account, rights = (READER, READING) if asked.read else (NAME, RIGHTS)
+    made = manifests(asked.namespace, account, rights=rights, optional=not asked.least)
     print(yaml.safe_dump_all(made, sort_keys=False), end="")
     return 0
 

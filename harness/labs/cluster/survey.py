@@ -21,7 +21,6 @@ Json = dict[str, Any]
 #: More of these and a cluster is taken for one that people live on.
 MANY_NODES = 20
 MANY_PODS = 100
-_PAGE = 500
 _SYSTEM = re.compile(
     r"kube-.*|default|netpol-.*|np-.*|calico-.*|tigera-.*|cattle-.*|local-path-storage"
 )
@@ -79,12 +78,12 @@ def survey(api: Api, context: str) -> Survey:
             detail=rbac.told(needed),
         )
     version = api.request("GET", "/version")["gitVersion"].removeprefix("v")
-    nodes = list(_all(api, "Node"))
+    nodes = list(api.every("Node"))
     unfit = {node["metadata"]["name"]: why for node in nodes if (why := _unfit(node))}
     fit = [node for node in nodes if node["metadata"]["name"] not in unfit]
     fit.sort(key=lambda node: (not _is_control_plane(node), node["metadata"]["name"]))
-    namespaces = [one["metadata"]["name"] for one in _all(api, "Namespace")]
-    pods = list(_all(api, "Pod"))
+    namespaces = [one["metadata"]["name"] for one in api.every("Namespace")]
+    pods = list(api.every("Pod"))
     return Survey(
         server=api.server,
         version=version,
@@ -96,18 +95,6 @@ def survey(api: Api, context: str) -> Survey:
         alarms=tuple(_alarms(api.server, context, len(nodes), namespaces, pods)),
         lacks=tuple(lacks),
     )
-
-
-def _all(api: Api, kind: str) -> Iterator[Json]:
-    """Every object of a kind, in pages."""
-    more: dict[str, str] = {}
-    while True:
-        page = api.list(kind, limit=_PAGE, **more)
-        yield from page["items"]
-        token = page["metadata"].get("continue")
-        if not token:
-            return
-        more = {"continue": token}
 
 
 def _is_control_plane(node: Json) -> bool:

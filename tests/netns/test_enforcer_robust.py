@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from onenode import Enforcer, OneNode
 
+from tests.benchmarks.enforcer_worlds import crowd
 from tests.netns import attack
 
 A, B = "10.244.1.2", "10.244.1.3"
@@ -137,6 +138,60 @@ ALLOW_A_AT_81 = policy(
     podSelector={"matchLabels": {"app": "a"}},
     ingress=[{"from": [{"podSelector": {"matchLabels": {"app": "b"}}}], "ports": [{"port": 81}]}],
 )
+
+
+@pytest.fixture
+def crowded(node: OneNode) -> Iterator[Enforcer]:
+    """With so many policies that to build all anew takes a while."""
+    with start(node, "iptables") as enforcer:
+        enforcer.sync(*crowd(pods=100, local=100, policies=1000), POD_A, POD_B, DENY, ALLOW_A_AT_81)
+        yield enforcer
+
+
+def hooked(node: OneNode) -> str:
+    """What our chain leads to: to other chains, once all was built anew."""
+    return re.sub(r"-A NETPOL -j RETURN\n", "", node.run("iptables", "-S", "NETPOL"))
+
+
+def elements(node: OneNode) -> list[str]:
+    """Of all sets, whichever building they are of."""
+    lines = node.run("ipset", "save").splitlines()
+    return sorted(re.sub("NP[a-z]", "NP", line) for line in lines if line.startswith("add"))
+
+
+def test_emptied_sets_are_filled_and_nothing_is_built_anew(
+    node: OneNode, crowded: Enforcer
+) -> None:
+    before, there = hooked(node), elements(node)
+    node.run("ipset", "flush")
+    within(10, crowded.said, lambda: bool(crowded.mendings()) and crowded.is_calm())
+    assert hooked(node) == before
+    assert elements(node) == there
+    assert node.can("b", A, 81)
+    assert blocked(node)
+
+
+def test_emptied_sets_are_filled_before_all_is_built_anew(node: OneNode, crowded: Enforcer) -> None:
+    """What is allowed gets through again by the rules that were there, while others are made."""
+    before = hooked(node)
+    node.run("sh", "-c", "ipset flush; iptables -A NETPOL -j RETURN")
+    within(10, crowded.said, lambda: node.probe([("b", A, "tcp", 81)], wait=0.02)[0])
+    assert hooked(node) == before
+    within(10, crowded.said, lambda: bool(crowded.mendings()) and crowded.is_calm())
+    assert hooked(node) != before  # there was much to build
+    assert node.can("b", A, 81)
+    assert blocked(node)
+
+
+def test_sets_that_hold_more_are_built_anew(node: OneNode, crowded: Enforcer) -> None:
+    """An address of somebody else's is not left in a set that is filled again."""
+    before, there = hooked(node), elements(node)
+    names = [line.split()[1] for line in node.run("ipset", "save").splitlines() if "/" not in line]
+    name = next(one for one in names if f"add {one} {B}" in node.run("ipset", "save", one))
+    node.run("sh", "-c", f"ipset flush; ipset add {name} 192.0.2.1")
+    within(10, crowded.said, lambda: bool(crowded.mendings()) and crowded.is_calm())
+    assert elements(node) == there
+    assert hooked(node) != before
 
 
 @pytest.mark.parametrize("plane", PLANES)

@@ -2,7 +2,8 @@
 
 Every start builds a whole new **epoch** (a letter in all names) beside what is there, then leads
 the packets to it by one small transaction for each family, then takes the rest away. So does every
-mending. In between, a change touches only what differs, in this order:
+mending, unless it is enough to put our jumps first again, or elements back into sets. In between, a
+change touches only what differs, in this order:
 
 1. new sets are filled, addresses that lose their place are taken out of sets,
 2. one ``iptables-restore --noflush``: new chains, changed chains, then gone chains,
@@ -52,7 +53,7 @@ class Iptables:
         self._ear = netlink.open_socket(1 << netlink.NFNLGRP_NFTABLES - 1)
         self._sets = netlink.open_socket()
         self._displaced = False  # are our jumps not the first any more?
-        self._short: dict[str, KernelSet] = {}  # sets that have lost elements
+        self._short = False  # are our sets not as they were made?
         self._seen: object = None  # what the last glance saw, if it was as it should be
         self._legacy = "legacy" in tool.run([self._tool(4), "--version"])
 
@@ -62,10 +63,14 @@ class Iptables:
         if not epoch:
             self._install(compiled)
             return
+        self._epoch = ""  # should this fail: from the beginning
         if self._displaced:
-            self._epoch = ""  # should it fail: from the beginning
             self._restore({family: [*self._jumps(family)] for family in FAMILIES})
-            self._epoch, self._displaced = epoch, False
+            self._displaced = False
+        if self._short and not self._refill():
+            self._install(compiled)
+            return
+        self._epoch = epoch
         wanted = {family: render(compiled) for family, render in self._renderers.items()}
         changes = {family: change(self._there[family], wanted[family]) for family in FAMILIES}
         try:
@@ -134,14 +139,25 @@ class Iptables:
 
     def _compare_sets(self, headers: list[bytes]) -> str:
         there = netlink.set_sizes(headers)
-        wanted = {
-            name: one for ruleset in self._there.values() for name, one in ruleset.sets.items()
-        }
+        wanted = self._wanted_sets()
         amiss = [name for name, one in wanted.items() if there.get(name) != len(one.elements)]
+        self._short = bool(amiss)
         if not amiss:
             return ""
-        self._short = {name: wanted[name] for name in amiss if name in there}
-        return self._distrust(f"ipset {amiss[0]} is not as it was made")
+        problem = f"ipset {amiss[0]} is not as it was made"
+        return problem if there.keys() >= wanted.keys() else self._distrust(problem)
+
+    def _refill(self) -> bool:
+        """Put everything back into all sets that are there; whether they are as they were made
+        then. They hold all that is wanted, so that their numbers tell whether they hold more."""
+        there = netlink.set_sizes(netlink.ask_sets(self._sets))
+        sets = {name: one for name, one in self._wanted_sets().items() if name in there}
+        ipset.restore(ipset.filled(sets), exist=True)
+        return not self._compare_sets(netlink.ask_sets(self._sets))
+
+    def _wanted_sets(self) -> dict[str, KernelSet]:
+        rulesets = self._there.values()
+        return {name: one for ruleset in rulesets for name, one in ruleset.sets.items()}
 
     def _compare_chains(self) -> str:
         for family, ruleset in self._there.items():
@@ -210,6 +226,7 @@ class Iptables:
         hooks = {family: render.hooks() for family, render in self._renderers.items()}
         self._hook(hooks)
         self._epoch, self._there, self._hooks = epoch, wanted, hooks
+        self._short = False
         self._sweep(keep={epoch})
 
     def _hook(self, hooks: Mapping[int, Mapping[str, Chain]]) -> None:
@@ -224,9 +241,9 @@ class Iptables:
         were emptied are filled, so that what is allowed does not wait either."""
         with contextlib.suppress(tool.ToolError):
             self._hook(self._hooks)
-        with contextlib.suppress(tool.ToolError):
-            ipset.restore(ipset.filled(self._short), exist=True)
-        self._short = {}
+        if self._compare_sets(netlink.ask_sets(self._sets)):
+            with contextlib.suppress(tool.ToolError):
+                self._refill()
 
     def _in_force(self) -> set[str]:
         """The epochs that packets are led to; two after a crash between the families' switches."""

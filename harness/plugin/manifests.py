@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.plugin.collect import ScenarioItem
+from harness.plugin.options import CLUSTER
 
 if TYPE_CHECKING:
     from harness.play.derived import Derived
@@ -58,9 +59,10 @@ def taken(config: pytest.Config, run: Run, file: str | None) -> Run:
     if file:
         return _from(run, Path(file))
     from harness.labs.base import LabError
+    from harness.labs.cluster.connect import context_name
     from harness.play.taken import take
 
-    source = config.getoption("lab_manifests")
+    source = f"{CLUSTER}{context_name(run.options.manifests_cluster)}"
     directory = run.directory
     if config.getoption("collectonly") or run.options.dry_run:  # these leave nothing behind
         temporary = tempfile.TemporaryDirectory(prefix="netpol-manifests-")

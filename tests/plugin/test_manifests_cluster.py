@@ -90,13 +90,13 @@ def test_what_runs_there_is_taken(
     without what nobody need see, and the run is derived from that."""
     ended = run_clean("--lab-manifests", "cluster:", KUBECONFIG=kubeconfig)
     assert ended.code == pytest.ExitCode.OK, ended.out
-    assert "netpol: cluster:: 1 pods of kube-system are left out: the lab has its own" in ended.out
-    assert "netpol: cluster:: 4 pods, 1 Services and 1 policies taken" in ended.out
+    assert "netpol: cluster:shop: 1 pods of kube-system are left out: the lab has its own" in ended.out
+    assert "netpol: cluster:shop: 4 pods, 1 Services and 1 policies taken" in ended.out
     assert "netpol: manifests: 1 pods that have ended are left out" in ended.out
     assert "manifests/ingress/shop/db" in {one.id for one in ended.record.scenarios}
     assert any("continue=2" in asked for asked in api.asked)
     text = (ended.reports / "latest" / "manifests.yaml").read_text()
-    assert text.startswith("# cluster: at 2")
+    assert text.startswith("# cluster:shop at 2")
     assert "hidden" not in text
     pods = [one["metadata"]["name"] for one in _taken(ended.reports) if one["kind"] == "Pod"]
     assert sorted(pods) == ["db-0", "job-1", "web-5d9-1", "web-5d9-2"]
@@ -150,7 +150,7 @@ def test_policies_that_the_model_does_not_read(
         "--lab-manifests", "cluster:", "--lab-manifests-partial", KUBECONFIG=kubeconfig
     )
     assert partial.code == pytest.ExitCode.OK, partial.out
-    assert f"netpol: cluster:: left out: {told}" in partial.out
+    assert f"netpol: cluster:shop: left out: {told}" in partial.out
 
 
 def test_workers_derive_from_what_the_first_process_has_taken(

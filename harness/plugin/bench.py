@@ -160,7 +160,10 @@ class Bench:
         if self._lab is None:
             return
         try:
-            if not self._kept or self.run.place.shared:
+            if not self._kept:
+                return
+            if self.run.place.shared:  # it stays without this process
+                self._lab = None
                 return
             if _has_terminal():
                 with suppress(KeyboardInterrupt):

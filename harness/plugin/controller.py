@@ -17,7 +17,6 @@ from _pytest.junitxml import xml_key
 
 from harness.engines import make
 from harness.labs.base import LabError
-from harness.labs.cluster.objects import RUN_LABEL
 from harness.plugin.items import NETPOL, tell
 from harness.plugin.live import Listener
 from harness.plugin.session import TOLD, Run
@@ -258,13 +257,9 @@ class Controller:
         logs = self.run.directory / "logs"
         for line in place.finish(self.run.cni, self.run.place, logs, failed=self.failed, keep=keep):
             print(f"netpol: {line}")
-        if self.run.place.lab == "kind":
-            return
-        if keep:
-            print(f"\nKept: kubectl delete namespaces -l {RUN_LABEL}={self.run.id} deletes it.")
-            return
         try:
-            place.clear_away(self.run.place)
+            if line := place.clear_away(self.run.place, keep=keep):
+                print(f"\nnetpol: {line}")
         except LabError as error:
             print(f"\nWhat this run has made on the cluster is still there: {error}")
 

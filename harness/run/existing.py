@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from harness.cnis.cni import Cni
 from harness.cnis.recognise import engines
 from harness.cnis.recognise import recognise as recognised
 from harness.labs.base import Lab, LabError
+from harness.labs.cluster import leftovers
 from harness.labs.cluster.api import Api
 from harness.labs.cluster.connect import connect, context_name
 from harness.labs.cluster.existing import ExistingLab, sweep
@@ -21,15 +23,37 @@ if TYPE_CHECKING:
 
 
 def check(cni: Cni, place: Place) -> list[str]:
-    """The plan, a line each. Raises LabError where the user lacks rights, the cluster is not fit,
-    or looks like production and nobody has said that it may be used. Makes nothing."""
+    """The plan and what others have left, a line each. Raises LabError where the user lacks rights,
+    the cluster is not fit, or looks like production and nobody has said that it may be used. Makes
+    nothing."""
     found = _survey(place.context)
     if found.alarms and not (place.yes or place.dry_run):
         raise LabError(
             f"{found.server} looks like production: {'; '.join(found.alarms)}",
             hint="--lab-yes runs on it all the same; --lab-dry-run says what would be made",
         )
-    return list(plan(cni, place, found))
+    return [*plan(cni, place, found), *left(place)]
+
+
+def left(place: Place) -> Iterator[str]:
+    """What other runs have left there, and what removes it. Nothing is deleted here: another run
+    may be under way. Raises LabError."""
+    for one in leftovers.leftovers(_api(place.context)):
+        since = f"{one.since:%Y-%m-%d %H:%M:%S} UTC"
+        if one.kept:
+            yield f"kept of run {one.run} since {since}: {one}; {_remedy(place, one.run)}"
+        elif one.gone:
+            yield f"left behind by run {one.run} since {since}: {one}; {_remedy(place)}"
+        else:
+            yield (
+                f"of run {one.run} since {since}: {one}; it is under way, or was killed less than "
+                f"{leftovers.QUIET.seconds // 60} minutes ago: then {_remedy(place, one.run)}"
+            )
+
+
+def _remedy(place: Place, run: str = "") -> str:
+    words = ["netpol", "clean", "--context", context_name(place.context)]
+    return f"`{shlex.join([*words, *(['--run', run] if run else [])])}` removes it"
 
 
 def plan(cni: Cni, place: Place, found: Survey) -> Iterator[str]:
@@ -98,6 +122,12 @@ def _engines(found: Survey) -> list[Cni]:
 def clear_away(place: Place) -> None:
     """Delete all that a run has made on the cluster, whichever worker did. Raises LabError."""
     sweep(_api(place.context), place.run)
+
+
+def keep(place: Place) -> str:
+    """Mark what a run leaves on purpose; says so. Raises LabError."""
+    leftovers.keep(_api(place.context), place.run)
+    return f"kept; {_remedy(place, place.run)}"
 
 
 @cache

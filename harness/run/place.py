@@ -162,13 +162,17 @@ def recognise(context: str) -> str:
     return existing.recognise(context)
 
 
-def clear_away(place: Place) -> None:
-    """At the end of a run: what its workers have left on a cluster that they share. Raises
-    LabError."""
-    if place.lab == "kubeconfig":
-        from harness.run import existing
+def clear_away(place: Place, *, keep: bool) -> str:
+    """At the end of a run: what its workers have left on a cluster that they share, deleted or
+    kept; a line for people. Raises LabError."""
+    if place.lab != "kubeconfig":
+        return ""
+    from harness.run import existing
 
-        existing.clear_away(place)
+    if keep:
+        return existing.keep(place)
+    existing.clear_away(place)
+    return ""
 
 
 def engine(cni: Cni, place: Place) -> bool:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from harness import __main__ as cli
 from harness.cnis import catalogue
-from harness.labs.cluster import rbac
+from harness.labs.cluster import leftovers, rbac
 from harness.labs.cluster.objects import RUN_LABEL
 from harness.labs.controlplane import binaries
 from harness.labs.controlplane.engines import account_token
 from harness.labs.controlplane.lab import EmbeddedClusterLab
-from harness.run import place
+from harness.run import existing, place
 from tests.netns.clusters import eventually
 from tests.plugin.conftest import RunSuite
 
@@ -260,3 +265,121 @@ def test_clusters_that_are_left_alone(
     assert "create pods/exec: a shell in each client" in out
     assert "python -m harness.labs.cluster.rbac" in out
     assert _namespaces(cluster) <= before
+
+
+# -- what a run leaves that is killed --------------------------------------------------------------
+
+HANGS = """\
+import time
+from pathlib import Path
+from harness.scenarios.load import load_file
+
+[SCENARIO] = load_file(Path(__file__).with_name("manifests") / "deny.yaml")
+
+def test_hangs(run_scenario):
+    run_scenario(SCENARIO)
+    Path("hangs").touch()
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def killed(
+    cluster: EmbeddedClusterLab, kubeconfig: Path, suite: Path, tmp_path: Path
+) -> Iterator[str]:
+    """The id of a run whose only process was ended by SIGKILL in the middle of its test."""
+    (suite / "manifests").mkdir()
+    (suite / "deny.yaml").rename(suite / "manifests" / "deny.yaml")
+    (suite / "test_hangs.py").write_text(HANGS)
+    here = suite.parent
+    outer = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    with (tmp_path / "out").open("w") as out:
+        program = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pytest", "suites", "-p", "no:cacheprovider"),
+                *("--lab", "kubeconfig", "--cni", "enforcer"),
+            ],
+            cwd=here,
+            env={**outer, "KUBECONFIG": str(kubeconfig)},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            eventually(lambda: (here / "hangs").exists() or program.poll() is not None, 240)
+        finally:
+            program.kill()
+            program.wait()
+    assert (here / "hangs").exists(), (tmp_path / "out").read_text()
+    (suite / "test_hangs.py").unlink()
+    (suite / "manifests" / "deny.yaml").rename(suite / "deny.yaml")
+    run = (here / "reports" / "latest").resolve().name
+    yield run
+    leftovers.remove(cluster.api, run)
+
+
+def test_what_a_run_leaves_that_is_killed_is_told_and_removed(
+    cluster: EmbeddedClusterLab,
+    kubeconfig: Path,
+    run_clean: RunSuite,
+    killed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By the label, and nothing else; the next run deletes nothing by itself, and nobody what may
+    be of a run that is under way."""
+    theirs = {"apiVersion": "v1", "kind": "Namespace"}
+    cluster.api.apply({**theirs, "metadata": {"name": "np-theirs", "labels": {"a": "b"}}})
+    short = killed.rpartition("-")[2]
+    mine = {f"np-{short}-x", f"np-{short}-y", f"netpol-{killed}"}
+    assert mine <= _namespaces(cluster)
+    clean = ["clean", "--kubeconfig", str(kubeconfig), "--context", "netpol-lab"]
+
+    dry = ("--lab", "kubeconfig", "--cni", "enforcer", "--lab-dry-run")
+    out = run_clean(*dry, KUBECONFIG=str(kubeconfig)).out
+    [told] = [line for line in out.splitlines() if f"of run {killed} since" in line]
+    assert f"np-{short}-x, np-{short}-y" in told
+    assert "under way, or was killed less than 15 minutes ago" in told
+    assert f"`netpol clean --context netpol-lab --run {killed}` removes it" in told
+
+    assert cli.main(clean) == 0
+    out = capsys.readouterr().out
+    assert f"run {killed}: namespaces netpol-{killed}, np-{short}-x, np-{short}-y (3)" in out
+    assert "may be under way" in out
+    assert mine <= _namespaces(cluster)
+
+    monkeypatch.setattr(leftovers, "QUIET", timedelta(0))
+    monkeypatch.setattr(existing, "_api", lambda _: cluster.api)
+    [told] = existing.left(place.Place(lab="kubeconfig", context="netpol-lab"))
+    assert told.startswith(f"left behind by run {killed} since 2")
+    assert told.endswith("`netpol clean --context netpol-lab` removes it")
+    assert cli.main(clean[:3]) == 0
+    assert capsys.readouterr().out.endswith(": deleted\n")
+    assert not mine & _namespaces(cluster)
+    assert "np-theirs" in _namespaces(cluster)
+    assert cli.main(clean) == 0
+    assert capsys.readouterr().out == "nothing of a run is left on netpol-lab\n"
+    assert cli.main([*clean, "--run", killed]) == 2
+    assert f"there is nothing of run {killed}" in capsys.readouterr().err
+
+
+def test_what_is_kept_on_purpose_stays_until_it_is_named(
+    cluster: EmbeddedClusterLab,
+    kubeconfig: Path,
+    run_clean: RunSuite,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ("--lab", "kubeconfig", "--cni", "enforcer", "--lab-keep", "always")
+    ended = run_clean(*arguments, KUBECONFIG=str(kubeconfig))
+    assert ended.code == pytest.ExitCode.OK, ended.out
+    run = ended.record.run["id"]
+    command = f"netpol clean --context netpol-lab --run {run}"
+    assert f"netpol: kept; `{command}` removes it" in ended.out
+    assert f"netpol-{run}" in _namespaces(cluster)
+    monkeypatch.setattr(leftovers, "QUIET", timedelta(0))
+    named = ["--kubeconfig", str(kubeconfig)]
+    assert cli.main(["clean", *named]) == 0
+    assert "kept on purpose, and stays (--kept deletes it)" in capsys.readouterr().out
+    assert cli.main([*command.split()[1:], *named]) == 0
+    assert f"netpol-{run}" not in _namespaces(cluster)

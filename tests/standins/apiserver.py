@@ -36,7 +36,9 @@ class ApiServer:
 
     port: int
     lists: dict[str, list[Json]] = field(default_factory=lambda: {path: [] for path in CORE})
-    others: dict[str, Json] = field(default_factory=lambda: {"/apis": {"groups": []}})
+    others: dict[str, Json] = field(
+        default_factory=lambda: {"/apis": {"groups": []}, "/version": {"gitVersion": "v1.36.0"}}
+    )
     forbidden: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
     page: int = 2

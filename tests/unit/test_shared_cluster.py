@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.labs.base import LabError
+from harness.labs.cluster.connect import connect, context_name
+from harness.labs.cluster.leftovers import leftovers
 from harness.labs.cluster.names import Names
+from harness.labs.cluster.objects import KEPT_LABEL, RUN_LABEL
 from harness.labs.cluster.survey import Survey, _alarms, _owners, _unfit
 from harness.model.actions import Apply, Delete, Finish, Relabel
 from harness.model.cluster_policy import ClusterNetworkPolicy, Subject, Tier
@@ -20,6 +24,7 @@ from harness.model.world import ContainerPort, Namespace, Node, Pod, Service, Se
 from harness.run import apart
 from harness.scenarios import worlds
 from harness.scenarios.scenario import Scenario, Step
+from tests.standins.apiserver import api_server
 
 NAMES = Names("np-1-gw0", {"worker": "ip-10-0-0-7"}, ("default", "kube-system"))
 NAME_LABEL = "kubernetes.io/metadata.name"
@@ -235,3 +240,47 @@ def test_what_looks_like_production(
     told = "; ".join(_alarms(server, context, nodes, namespaces, running))
     assert told.startswith(says)
     assert bool(told) == bool(says)
+
+
+# -- kubeconfigs, and what runs have left ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[1, 2]", "contexts: 3", "apiVersion: v1", "\0", b"\xff\xfe"], ids=repr
+)
+def test_what_is_no_kubeconfig_is_told(tmp_path: Path, text: str | bytes) -> None:
+    file = tmp_path / "config"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(LabError, match=f"{file} cannot be used: ") as caught:
+        connect(file)
+    assert "\n" not in caught.value.message
+    assert context_name(None, file) == ""
+
+
+def test_what_runs_have_left_is_told_by_run(tmp_path: Path) -> None:
+    """All pages of it, whatever is being deleted left out, by the server's clock; the kinds that
+    the cluster has not leave nothing."""
+    made = {"old": "2020-01-02T03:04:05Z", "new": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+
+    def item(name: str, run: str, namespace: str = "", **more: Any) -> dict[str, Any]:
+        labels = {RUN_LABEL: run, **more.pop("labels", {})}
+        meta = {"name": name, "creationTimestamp": made[run], "labels": labels, **more}
+        return {"metadata": {**meta, **({"namespace": namespace} if namespace else {})}}
+
+    with api_server() as server:
+        server.lists["/api/v1/namespaces"] = [
+            *(item(f"np-old-{letter}", "old") for letter in "abcde"),
+            item("np-new-x", "new", labels={KEPT_LABEL: "true"}),
+            item("np-new-y", "new", deletionTimestamp=made["new"]),
+        ]
+        server.lists["/api/v1/pods"] = [
+            item("p", "old", "np-old-a"),
+            item("q", "old", "default"),
+        ]
+        old, new = leftovers(connect(server.write_kubeconfig(tmp_path / "config")))
+    assert (old.run, old.gone, old.kept) == ("old", True, False)
+    assert str(old) == (
+        "namespaces np-old-a, np-old-b, np-old-c, … (5) and 1 objects in none of these"
+    )
+    assert f"{old.since:%Y-%m-%d %H:%M:%S}" == "2020-01-02 03:04:05"
+    assert (new.run, new.gone, new.kept, new.namespaces) == ("new", False, True, ("np-new-x",))

@@ -10,6 +10,8 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -161,6 +163,13 @@ class Api:
             _data("GET", where, response.status, raw)
         return raw.decode(errors="replace")
 
+    def clock(self) -> datetime:
+        """What time it is for the server, by which its objects are dated. Raises ApiError."""
+        response = self._send("GET", "/version", None, None, "", 30.0)
+        response.drain_conn()
+        told = response.headers.get("Date")
+        return parsedate_to_datetime(told) if told else datetime.now(UTC)
+
     def get(self, kind: str, namespace: str = "", name: str = "") -> Object:
         return self.request("GET", path(kind, namespace, name))
 
@@ -177,15 +186,15 @@ class Api:
         """``params`` in the API's spelling: ``labelSelector``, ``limit``, …"""
         return self.request("GET", path(kind, namespace), params=params)
 
-    def every(self, kind: str, namespace: str = "") -> Iterator[Object]:
-        """All objects of a kind, however many they are."""
-        return self.pages(path(kind, namespace))
+    def every(self, kind: str, namespace: str = "", **params: Any) -> Iterator[Object]:
+        """All objects of a kind, however many they are; ``params`` as for :meth:`list`."""
+        return self.pages(path(kind, namespace), **params)
 
-    def pages(self, where: str) -> Iterator[Object]:
+    def pages(self, where: str, **params: Any) -> Iterator[Object]:
         """All objects of a collection, asked for page by page."""
         more: dict[str, Any] = {}
         while True:
-            page = self.request("GET", where, params={"limit": PAGE, **more})
+            page = self.request("GET", where, params={"limit": PAGE, **params, **more})
             yield from page["items"]
             token = page.get("metadata", {}).get("continue")
             if not token:

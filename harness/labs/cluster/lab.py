@@ -39,6 +39,9 @@ from harness.model.world import (
 Json = dict[str, Any]
 Key = tuple[str, str]
 
+#: All that runs make, in the order in which it is deleted: what is in a namespace goes with it, but
+#: some is in namespaces that are not the run's.
+KINDS = ("Namespace", "ClusterNetworkPolicy", "NetworkPolicy", "Service", "Pod")
 READY_SECONDS = 120.0
 _GONE_SECONDS = 120.0
 _ACCOUNT_SECONDS = 30.0
@@ -165,21 +168,14 @@ class ClusterLab:
 
     def delete(self, selector: str) -> None:
         """Delete all that has these labels; what cannot be deleted stays."""
-        chosen = {"labelSelector": selector}
-        for kind in ("Namespace", "ClusterNetworkPolicy"):
+        for kind in KINDS:
             with contextlib.suppress(ApiError):
-                for item in self.api.list(kind, **chosen)["items"]:
+                for item in list(self.api.every(kind, labelSelector=selector)):
                     meta = item["metadata"]
                     if kind == "Namespace":
                         self._dying[meta["name"]] = meta["uid"]
                     with contextlib.suppress(ApiError):
-                        self.api.delete(kind, "", meta["name"])
-        for kind in ("NetworkPolicy", "Service", "Pod"):  # in namespaces that are not the run's
-            with contextlib.suppress(ApiError):
-                for item in self.api.list(kind, **chosen)["items"]:
-                    meta = item["metadata"]
-                    with contextlib.suppress(ApiError):
-                        self.api.delete(kind, meta["namespace"], meta["name"])
+                        self.api.delete(kind, meta.get("namespace", ""), meta["name"])
 
     def abilities(self) -> tuple[frozenset[str], Mapping[str, str]]:
         """What can be tested here, and why the rest cannot."""

@@ -24,6 +24,8 @@ RUN_LABEL = "netpol-harness/run"
 """On everything that a run makes: what has it may be deleted."""
 WORKER_LABEL = "netpol-harness/worker"
 """Which of a run's workers has made it, where several share a cluster."""
+KEPT_LABEL = "netpol-harness/kept"
+"""On the namespaces of a run that is over and leaves what it has made on purpose."""
 CLIENT = "client"
 IPS_ANNOTATION = "netpol-harness/ips"
 

@@ -90,7 +90,7 @@ def test_what_runs_there_is_taken(
     without what nobody need see, and the run is derived from that."""
     ended = run_clean("--lab-manifests", "cluster:", KUBECONFIG=kubeconfig)
     assert ended.code == pytest.ExitCode.OK, ended.out
-    assert "netpol: cluster:shop: 1 pods of kube-system are left out: the lab has its own" in ended.out
+    assert "cluster:shop: 1 pods of kube-system are left out: the lab has its own" in ended.out
     assert "netpol: cluster:shop: 4 pods, 1 Services and 1 policies taken" in ended.out
     assert "netpol: manifests: 1 pods that have ended are left out" in ended.out
     assert "manifests/ingress/shop/db" in {one.id for one in ended.record.scenarios}

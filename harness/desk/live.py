@@ -36,9 +36,9 @@ def read_cluster(kubeconfig: str, context: str, namespaces: Sequence[str] = ()) 
 
 def _unread(api: Api, name: str, namespaces: Sequence[str]) -> Iterator[Problem]:
     for one in foreign(api, namespaces):
-        there = "may not be listed" if one.number is None else f"{one.number} are there"
+        there = "they may not be listed" if one.number is None else f"{one.number} are there"
         message = f"{one.kind} ({one.version}) is left out: the model does not read it; {there}"
-        yield Problem(name, 0, "", message, severity="warning")
+        yield Problem(name, 0, "kind", message, severity="warning")
 
 
 def _told(name: str, error: ApiError) -> str:

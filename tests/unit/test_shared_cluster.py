@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness import __main__ as cli
 from harness.labs.base import LabError
 from harness.labs.cluster.connect import connect, context_name
 from harness.labs.cluster.leftovers import leftovers
@@ -284,3 +285,25 @@ def test_what_runs_have_left_is_told_by_run(tmp_path: Path) -> None:
     )
     assert f"{old.since:%Y-%m-%d %H:%M:%S}" == "2020-01-02 03:04:05"
     assert (new.run, new.gone, new.kept, new.namespaces) == ("new", False, True, ("np-new-x",))
+
+
+def test_the_desk_tells_of_policies_that_the_model_does_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once for a kind, in whatever versions it is served; not of kinds that there are none of."""
+    with api_server() as server:
+        pod = {"metadata": {"namespace": "x", "name": "a"}, "spec": {"containers": [{"name": "c"}]}}
+        server.lists["/api/v1/pods"] = [pod]
+        server.serve("cilium.io", "v2", "CiliumNetworkPolicy", "a", "b", "c")
+        server.serve("crd.projectcalico.org", "v1", "GlobalNetworkPolicy", "d")
+        server.forbidden.add("/apis/crd.projectcalico.org/v1/globalnetworkpolicys")
+        server.serve("policy.networking.k8s.io", "v1alpha1", "AdminNetworkPolicy")
+        server.serve("apps.example.org", "v1", "App", "e")
+        file = server.write_kubeconfig(tmp_path / "config")
+        assert cli.main(["matrix", "--kubeconfig", str(file)]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "cluster:shop: warning: kind: CiliumNetworkPolicy (cilium.io/v2) is left out: the model "
+        "does not read it; 3 are there",
+        "cluster:shop: warning: kind: GlobalNetworkPolicy (crd.projectcalico.org/v1) is left out: "
+        "the model does not read it; they may not be listed",
+    ]

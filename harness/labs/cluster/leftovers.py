@@ -52,7 +52,8 @@ class Leftover:
 def leftovers(api: Api) -> list[Leftover]:
     """Of each run that has something there which nobody has deleted yet, the oldest first. Raises
     LabError."""
-    now, found = api.clock(), dict[str, list[Json]]()
+    now = api.clock()
+    found: dict[str, list[Json]] = {}
     for item in _labelled(api, RUN_LABEL):
         found.setdefault(item["metadata"]["labels"][RUN_LABEL], []).append(item)
     return sorted((_of(run, items, now) for run, items in found.items()), key=lambda o: o.since)
@@ -88,9 +89,10 @@ def _labelled(api: Api, selector: str, *, dying: bool = False) -> Iterator[Json]
 
 def remove(api: Api, run: str) -> None:
     """Delete all that a run has made, and wait until it is gone. Raises LabError."""
-    ClusterLab(api, run=run).delete(selector := f"{RUN_LABEL}={run}")
+    lab = ClusterLab(api, run=run)
+    lab.delete(lab.selector)
     deadline = time.monotonic() + _GONE_SECONDS
-    while left := list(_labelled(api, selector, dying=True)):
+    while left := list(_labelled(api, lab.selector, dying=True)):
         if time.monotonic() > deadline:
             names = ", ".join(sorted({_name(one) for one in left})[:10])
             raise LabError(

@@ -160,10 +160,9 @@ class Bench:
         if self._lab is None:
             return
         try:
-            if not self._kept:
-                return
-            if self.run.place.shared:  # it stays without this process
-                self._lab = None
+            if self._kept and self.run.place.lab == "kubeconfig":
+                self._lab = None  # what is on the cluster stays without this process
+            if not self._kept or self.run.place.shared:
                 return
             if _has_terminal():
                 with suppress(KeyboardInterrupt):

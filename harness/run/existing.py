@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,12 @@ from harness.cnis.cni import Cni
 from harness.cnis.recognise import engines
 from harness.cnis.recognise import recognise as recognised
 from harness.labs.base import Lab, LabError
+from harness.labs.cluster import rbac
 from harness.labs.cluster.api import Api
 from harness.labs.cluster.connect import connect, context_name
-from harness.labs.cluster.existing import ExistingLab, sweep
+from harness.labs.cluster.existing import ALONE, ExistingLab, sweep
 from harness.labs.cluster.objects import Images
+from harness.labs.cluster.spread import FanOut
 from harness.labs.cluster.survey import Survey, survey
 
 if TYPE_CHECKING:
@@ -29,7 +32,33 @@ def check(cni: Cni, place: Place) -> list[str]:
             f"{found.server} looks like production: {'; '.join(found.alarms)}",
             hint="--lab-yes runs on it all the same; --lab-dry-run says what would be made",
         )
+    check_fan_out(place, found)
     return list(plan(cni, place, found))
+
+
+def check_fan_out(place: Place, found: Survey) -> None:
+    """Raises LabError where a Job is asked for and the user may not make it."""
+    lacks = rbac.fan_out_lacks(found.lacks)
+    if place.fan_out.mode == "job" and lacks:
+        raise LabError(
+            f"--lab-fanout job: the user has not the rights to make the fan-out's Job on "
+            f"{found.server}",
+            hint="`python -m harness.labs.cluster.rbac` writes an account that has them; "
+            "--lab-fanout exec needs none of them",
+            detail=rbac.told(lacks),
+        )
+
+
+def fan_out_plan(place: Place, found: Survey) -> str:
+    """Where clients' exec streams come from, for the header."""
+    asked = place.fan_out
+    if asked.mode == "auto" and rbac.fan_out_lacks(found.lacks):
+        return f"fan-out: {FanOut('exec')}; a Job for more than {asked.many} pods is not allowed"
+    made = (
+        f"; it makes Job netpol-{place.run}/fan-out-{place.worker or ALONE} and a service account "
+        "for it, with a Role and a RoleBinding in each namespace of the run"
+    )
+    return f"fan-out: {asked}" + (made if asked.mode != "exec" else "")
 
 
 def plan(cni: Cni, place: Place, found: Survey) -> Iterator[str]:
@@ -56,6 +85,7 @@ def plan(cni: Cni, place: Place, found: Survey) -> Iterator[str]:
     )
     if place.wide:
         yield "also scenarios that reach into all namespaces, one at a time (--lab-cluster-wide)"
+    yield fan_out_plan(place, found)
     for right, verb in found.lacks:
         yield f"not allowed: {verb} {right.resource}, for {right.why}"
 
@@ -71,7 +101,15 @@ def make(cni: Cni, place: Place) -> Lab:
         worker=place.worker,
         images=_images(place),
         most=place.nodes,
+        fan_out=_fan_out(place, found),
     )
+
+
+def _fan_out(place: Place, found: Survey) -> FanOut:
+    """As asked for; without the rights to a Job, none of it is tried."""
+    if place.fan_out.mode == "auto" and rbac.fan_out_lacks(found.lacks):
+        return replace(place.fan_out, mode="exec")
+    return place.fan_out
 
 
 def recognise(context: str) -> str:

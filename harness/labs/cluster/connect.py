@@ -1,4 +1,4 @@
-"""From a kubeconfig file to an :class:`~harness.labs.cluster.api.Api`."""
+"""From a kubeconfig file, or from a pod, to an :class:`~harness.labs.cluster.api.Api`."""
 
 from __future__ import annotations
 
@@ -48,4 +48,19 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> Api:
     except OSError as error:
         raise LabError(f"{where} cannot be read: {error.strerror or error}") from None
     configuration.connection_pool_maxsize = 16
+    return Api(ApiClient(configuration))
+
+
+def in_cluster() -> Api:
+    """The API as the service account of the pod that this runs in. Raises LabError."""
+    from kubernetes.client import ApiClient, Configuration
+    from kubernetes.config import ConfigException, load_incluster_config
+
+    configuration = Configuration()
+    try:
+        load_incluster_config(  # type: ignore[no-untyped-call]
+            client_configuration=configuration
+        )
+    except (ConfigException, OSError) as error:
+        raise LabError(f"this is no pod with a service account: {error}") from None
     return Api(ApiClient(configuration))

@@ -16,7 +16,9 @@ from harness.labs import server
 from harness.labs.base import Evidence, LabError, Shell
 from harness.labs.cluster import objects, stream
 from harness.labs.cluster.api import Api, ApiError, path
+from harness.labs.cluster.fanout import Workers
 from harness.labs.cluster.objects import RUN_LABEL, Images
+from harness.labs.cluster.spread import FanOut
 from harness.labs.cluster.watch import PodWatch
 from harness.model import transition
 from harness.model.actions import Action, Apply, Delete, Finish, Relabel
@@ -55,7 +57,8 @@ class ClusterLab:
     ``run`` marks everything that is made (:data:`RUN_LABEL`); :meth:`down` deletes just that.
     ``protocols``: WebSocket subprotocols of exec streams, the best first. ``ask_ips``: the cluster
     gives pods the addresses that they ask for (the embedded lab's kubelets do). ``api`` is None
-    where it comes up later (a subclass sets it in :meth:`up`).
+    where it comes up later (a subclass sets it in :meth:`up`). ``fan_out``: whether clients are
+    probed by workers inside of the cluster.
     """
 
     name = "cluster"
@@ -69,6 +72,7 @@ class ClusterLab:
         protocols: Sequence[str] = (stream.V5, stream.V4),
         ask_ips: bool = False,
         ready_seconds: float = READY_SECONDS,
+        fan_out: FanOut | None = None,
     ) -> None:
         self._api: Api | None = api
         self.run = run
@@ -85,6 +89,7 @@ class ClusterLab:
         self._dying: dict[str, str] = {}  # namespaces that were deleted: name -> uid
         self._own: set[Key] = set()
         self._pool: ThreadPoolExecutor | None = None
+        self.workers = Workers(self, fan_out or FanOut())
 
     @property
     def api(self) -> Api:
@@ -121,6 +126,7 @@ class ClusterLab:
         """See what the cluster is, and make what stands for its nodes. Raises LabError."""
         self.connect()
         self.make_node_clients()
+        self.workers.take(0)  # what cannot be had is told before any test
 
     def connect(self) -> None:
         """See what the cluster is; make nothing."""
@@ -136,6 +142,15 @@ class ClusterLab:
         self._watch = PodWatch(self.api, self.selector)
         self._pool = ThreadPoolExecutor(_PARALLEL, thread_name_prefix="cluster")
 
+    @property
+    def fan_out_name(self) -> str:
+        """What the workers' Job is called, in :attr:`node_namespace`."""
+        return "fan-out"
+
+    def fan_out_marks(self) -> dict[str, str]:
+        """The labels of what the fan-out makes."""
+        return self.marks(self.node_namespace)
+
     def make_node_clients(self) -> None:
         """A pod on each node's own network: node clients, and servers that node targets have."""
         ports = tuple(
@@ -150,6 +165,7 @@ class ClusterLab:
 
     def down(self) -> None:
         """Delete everything that has the run's label, namespaces and all that is in them."""
+        self.workers.close()
         try:
             if self._watch is not None:
                 self._watch.close()
@@ -174,12 +190,14 @@ class ClusterLab:
                         self._dying[meta["name"]] = meta["uid"]
                     with contextlib.suppress(ApiError):
                         self.api.delete(kind, "", meta["name"])
-        for kind in ("NetworkPolicy", "Service", "Pod"):  # in namespaces that are not the run's
+        # In namespaces that are not the run's, or that others of the run still need.
+        for kind in ("Job", "NetworkPolicy", "Service", "Pod"):
+            options = {"propagationPolicy": "Background"} if kind == "Job" else {}
             with contextlib.suppress(ApiError):
                 for item in self.api.list(kind, **chosen)["items"]:
                     meta = item["metadata"]
                     with contextlib.suppress(ApiError):
-                        self.api.delete(kind, meta["namespace"], meta["name"])
+                        self.api.delete(kind, meta["namespace"], meta["name"], **options)
 
     def abilities(self) -> tuple[frozenset[str], Mapping[str, str]]:
         """What can be tested here, and why the rest cannot."""
@@ -297,7 +315,7 @@ class ClusterLab:
         late = [pod for pod in pods if not _ready(self.watch.get(pod.key))]
         if not late:
             return
-        lines = [self._condition_of(pod) for pod in late[:10]]
+        lines = [self.condition_of(pod) for pod in late[:10]]
         raise LabError(
             f"{len(late)} of {len(pods)} pods are not ready after {time.monotonic() - began:.0f} s",
             hint="`kubectl describe pod` tells more; images that cannot be pulled are the usual "
@@ -305,7 +323,8 @@ class ClusterLab:
             detail="\n".join(lines),
         )
 
-    def _condition_of(self, pod: Pod) -> str:
+    def condition_of(self, pod: Pod) -> str:
+        """What the server says of a pod that is not ready: lines for people."""
         data = self.watch.get(pod.key)
         if data is None:
             return f"  {pod}: it does not exist"
@@ -417,7 +436,7 @@ class ClusterLab:
             return data is not None and data.get("status", {}).get("phase") == phase
 
         if not self.watch.wait(over, self.ready_seconds):
-            raise LabError(f"pod {pod} has not become {phase}", detail=self._condition_of(pod))
+            raise LabError(f"pod {pod} has not become {phase}", detail=self.condition_of(pod))
 
     def add_external(self, external: External) -> External:
         """An outside host; what has none refuses."""
@@ -461,15 +480,40 @@ class ClusterLab:
         return replace(pod, node=data["spec"].get("nodeName"), ips=ips, uid=data["metadata"]["uid"])
 
     def shell(self, client: Endpoint) -> Shell:
-        """See :class:`harness.labs.base.Lab`: an exec stream."""
-        if client.kind is EndpointKind.NODE:
-            pod = self.world.pods.get((self.node_namespace, f"node-{client.name}"))
-        else:
-            pod = self.world.pods.get((client.namespace, client.name))
-        if client.kind not in (EndpointKind.NODE, EndpointKind.POD) or pod is None:
+        """See :class:`harness.labs.base.Lab`: an exec stream, this machine's or a worker's."""
+        key, container = self.container_of(client)
+        if self._fans_out(key):
+            return self.workers.shell(key, container)
+        return stream.ExecShell(self.api, *key, container, protocols=self.protocols)
+
+    def gather(self, clients: Sequence[Endpoint]) -> None:
+        """Open the shells of many clients at once, if workers do it: :meth:`shell` has them then.
+        Raises LabError."""
+        found = [self.container_of(one) for one in clients if self._has_pod(one)]
+        fanned = [one for one in found if self._fans_out(one[0])]
+        if fanned:
+            self.workers.gather(fanned)
+
+    def container_of(self, client: Endpoint) -> tuple[Key, str]:
+        """The pod and the container that a client's probes are sent from. Raises LabError."""
+        key = self._pod_key(client)
+        if not self._has_pod(client):
             raise LabError(f"there is no {client} to probe from")
-        container = objects.client_container(pod)
-        return stream.ExecShell(self.api, *pod.key, container, protocols=self.protocols)
+        return key, objects.client_container(self.world.pods[key])
+
+    def _pod_key(self, client: Endpoint) -> Key:
+        if client.kind is EndpointKind.NODE:
+            return self.node_namespace, f"node-{client.name}"
+        return client.namespace, client.name
+
+    def _has_pod(self, client: Endpoint) -> bool:
+        there = client.kind in (EndpointKind.NODE, EndpointKind.POD)
+        return there and self._pod_key(client) in self.world.pods
+
+    def _fans_out(self, key: Key) -> bool:
+        """Whether workers probe from a pod: they may enter the run's own namespaces alone."""
+        own = [one for one in self.world.pods if one[0] not in _SYSTEM]
+        return key[0] not in _SYSTEM and self.workers.take(len(own))
 
     def evidence(self, world: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
         """See :class:`harness.labs.base.Lab`: what the API says of the pods in question."""
@@ -497,6 +541,8 @@ class ClusterLab:
             "nodes": list(self.world.nodes),
             "images": {"server": self.images.server, "client": self.images.client},
             "requests": self.api.requests,
+            "fan_out": str(self.workers),
+            **({"fan_out_warning": self.workers.note} if self.workers.note else {}),
         }
 
 
@@ -665,6 +711,7 @@ class _Change:
             there = lab.api.find("Namespace", "", action.name)
             if there is not None:
                 lab._dying[action.name] = there["metadata"]["uid"]
+            lab.workers.forget(action.name)
         with _unless_gone():
             lab.api.delete(action.kind, action.namespace, action.name)
         if action.kind == "Namespace":

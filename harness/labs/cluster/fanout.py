@@ -218,13 +218,14 @@ class Workers:
     def _wait(self, count: int) -> None:
         """Wait until so many workers are there, and connect to them. Raises LabError."""
         watch = self.lab.watch
-        before = {pod["metadata"]["uid"] for _, pod in self._known(watch.pods) if _trouble(pod)}
+        before = {pod["metadata"]["uid"] for _, pod in self._known(watch.pods) if _has_ended(pod)}
         began = time.monotonic()
         deadline = began + self.lab.ready_seconds
 
         def settled(pods: dict[Key, Json]) -> bool:
             there = self._known(pods)
-            failed = [p for _, p in there if _trouble(p) and p["metadata"]["uid"] not in before]
+            ended = {p["metadata"]["uid"] for _, p in there if _has_ended(p)} - before
+            failed = ended or any(_lacks_image(p) for _, p in there)
             return len({i for i, p in there if _is_ready(p)}) >= count or bool(failed)
 
         while True:
@@ -353,10 +354,13 @@ def _is_ready(pod: Json) -> bool:
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
-def _trouble(pod: Json) -> bool:
-    """Whether its image cannot be had, or its program has ended."""
-    for one in pod.get("status", {}).get("containerStatuses") or ():
-        state = one["state"]
-        if "terminated" in state or (state.get("waiting") or {}).get("reason") in _NO_IMAGE:
-            return True
-    return False
+def _has_ended(pod: Json) -> bool:
+    return any("terminated" in state for state in _states(pod))
+
+
+def _lacks_image(pod: Json) -> bool:
+    return any((one.get("waiting") or {}).get("reason") in _NO_IMAGE for one in _states(pod))
+
+
+def _states(pod: Json) -> list[Json]:
+    return [one["state"] for one in pod.get("status", {}).get("containerStatuses") or ()]

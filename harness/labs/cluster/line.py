@@ -71,6 +71,7 @@ class WorkerLine:
             for at in range(0, len(data) if not self.over else 0, _PIECE):
                 self._stream.send(data[at : at + _PIECE])
         except (LabError, OSError) as error:
+            self.read()  # its last words, if it had any
             self._end(str(error))
 
     def news(self) -> list[Shell]:

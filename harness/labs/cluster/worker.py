@@ -15,6 +15,7 @@ import contextlib
 import os
 import selectors
 import signal
+import socket
 import sys
 import time
 from collections import deque
@@ -54,12 +55,12 @@ class Worker:
         self._opened: deque[tuple[int, Shell | LabError]] = deque()
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="open")
         self._selector = selectors.DefaultSelector()
-        self._wake, self._nudge = os.pipe()
+        self._wake, self._nudge = socket.socketpair()
         self._over = False
 
     def run(self) -> None:
         """Until the harness has closed its end. Raises FrameError where it speaks otherwise."""
-        for fd in (self._source, self._sink, self._wake):
+        for fd in (self._source, self._sink, self._wake.fileno()):
             os.set_blocking(fd, False)
         self._selector.register(self._source, selectors.EVENT_READ, self._take)
         self._selector.register(self._wake, selectors.EVENT_READ, self._take_opened)
@@ -80,6 +81,8 @@ class Worker:
             for shell in self._shells.values():
                 shell.close()
             self._selector.close()
+            self._wake.close()
+            self._nudge.close()
 
     # -- the harness ---------------------------------------------------------------------------
 
@@ -127,11 +130,11 @@ class Worker:
         except (OSError, ValueError) as error:
             opened = LabError(f"no stream: {error}")
         self._opened.append((client, opened))
-        with contextlib.suppress(OSError):
-            os.write(self._nudge, b"!")
+        with contextlib.suppress(OSError):  # it is over
+            self._nudge.send(b"!")
 
     def _take_opened(self) -> None:
-        os.read(self._wake, _PIECE)
+        self._wake.recv(_PIECE)
         while self._opened:
             client, shell = self._opened.popleft()
             waiting = self._opening.pop(client, None)

@@ -34,6 +34,7 @@ _AT_ONCE = 8
 #: For a role that was made a moment ago: API servers take it in when their watch tells them.
 _ALLOWED_SECONDS = 10.0
 _PAUSE = 0.1
+_ENDED = 128 + signal.SIGTERM
 _PIECE = 1 << 16
 
 Open = Callable[[bytes], Shell]
@@ -210,7 +211,8 @@ def wait() -> int:
     version = api.request("GET", "/version")["gitVersion"]
     index = os.environ.get("JOB_COMPLETION_INDEX", "0")
     print(f"worker {index}: {api.server}, Kubernetes {version}, can be reached", flush=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Not 0: that would be the end of its share for the Job, which is to make another worker.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_ENDED))
     Path(READY).touch()
     while True:
         signal.pause()

@@ -14,7 +14,7 @@ from harness.labs.base import Lab, LabError
 from harness.labs.cluster import rbac
 from harness.labs.cluster.api import Api
 from harness.labs.cluster.connect import connect, context_name
-from harness.labs.cluster.existing import ALONE, ExistingLab, sweep
+from harness.labs.cluster.existing import ExistingLab, sweep
 from harness.labs.cluster.objects import Images
 from harness.labs.cluster.spread import FanOut
 from harness.labs.cluster.survey import Survey, survey
@@ -55,8 +55,8 @@ def fan_out_plan(place: Place, found: Survey) -> str:
     if asked.mode == "auto" and rbac.fan_out_lacks(found.lacks):
         return f"fan-out: {FanOut('exec')}; a Job for more than {asked.many} pods is not allowed"
     made = (
-        f"; it makes Job netpol-{place.run}/fan-out-{place.worker or ALONE} and a service account "
-        "for it, with a Role and a RoleBinding in each namespace of the run"
+        f"; it makes a Job fan-out-… in netpol-{place.run} and a service account for it, with a "
+        "Role and a RoleBinding in each namespace of the run"
     )
     return f"fan-out: {asked}" + (made if asked.mode != "exec" else "")
 

@@ -64,13 +64,17 @@ def streams(cluster: EmbeddedClusterLab) -> Iterator[EmbeddedClusterLab]:
 def verdicts(record: ScenarioRecord) -> list[Any]:
     """What a record says of every cell: all but times and addresses."""
     return [
-        (step.title, sorted((c.source, c.target, c.port, c.via, c.expected, c.finding) for c in step.cells))
+        (
+            step.title,
+            sorted((c.source, c.target, c.port, c.via, c.expected, c.finding) for c in step.cells),
+        )
         for step in record.steps
     ]
 
 
-def run(lab: EmbeddedClusterLab, cni: str = "none") -> ScenarioRecord:
-    runner = Runner(lab, catalogue.get(cni))
+def run(lab: EmbeddedClusterLab) -> ScenarioRecord:
+    """Nobody enforces anything; the time that is given all the same is for a busy machine."""
+    runner = Runner(lab, deadline=3.0)
     try:
         return runner.run(SCENARIO)
     finally:
@@ -98,7 +102,9 @@ def test_where_nothing_is_enforced_leaks_are_seen(cluster: EmbeddedClusterLab) -
     record = run(cluster)
     assert record.outcome == "failed"
     shut, opened = record.steps
-    assert {c.finding for c in shut.cells} == {"agrees", "leak"}
+    assert {c.finding for c in shut.cells} == {"agrees", "leak"}, [
+        c for c in shut.cells if c.finding == "unknown"
+    ]
     assert all(c.finding == "leak" for c in shut.cells if c.expected == "deny")
     assert {c.finding for c in opened.cells} == {"agrees"}
     assert str(cluster.facts()["fan_out"]).startswith("2 workers of an Indexed Job")

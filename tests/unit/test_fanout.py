@@ -9,12 +9,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.labs.base import LabError, ShellLostError
+from harness.labs.cluster.fanout import Workers
 from harness.labs.cluster.frames import (
     GREETING,
     FrameError,
@@ -421,3 +424,73 @@ def test_the_clients_of_a_lost_worker_are_opened_again_once(lab: Lab) -> None:
     assert {one.outcome for one in last} == {Outcome.HARNESS_ERROR}
     assert any("was lost twice" in one.raw or "no worker is left" in one.raw for one in last)
     prober.close()
+
+
+# -- a Job that makes no pods ----------------------------------------------------------------------
+
+
+class Refusing:
+    """An API that takes everything and whose Job controller can make no pods."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[str, str]] = []
+
+    def find(self, *_: str) -> None:
+        return None
+
+    def create(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        self.made.append((manifest["kind"], manifest["metadata"]["name"]))
+        return manifest
+
+    apply = create
+
+    def list(self, kind: str, namespace: str, **_: str) -> dict[str, Any]:
+        assert (kind, namespace) == ("Event", "netpol-r")
+        return {"items": [{"message": "pods are forbidden: hostNetwork"}]}
+
+
+class NoPods:
+    node_namespace = "netpol-r"
+    fan_out_name = "fan-out"
+    ready_seconds = 30.0
+
+    def __init__(self) -> None:
+        self.api = Refusing()
+        self.waits = 0
+        self.watch = SimpleNamespace(pods={}, wait=self._wait)
+
+    def _wait(self, until: Callable[[dict[Any, Any]], bool], seconds: float) -> bool:
+        self.waits += 1
+        return until({})
+
+    def marks(self, namespace: str) -> dict[str, str]:
+        return {"run": namespace}
+
+    def fan_out_marks(self) -> dict[str, str]:
+        return {"run": "r"}
+
+
+def test_a_job_without_pods_is_told_with_what_its_controller_says() -> None:
+    lab = NoPods()
+    workers = Workers(lab, FanOut("job"))
+    for _ in range(3):  # a hundred clients are not to wait one after the other
+        with pytest.raises(LabError, match=r"0 of 2 workers of Job netpol-r/fan-out") as caught:
+            workers.take(9)
+    assert lab.waits == 1
+    assert "pods are forbidden: hostNetwork" in caught.value.detail
+    assert "--lab-fanout exec does without them" in caught.value.hint
+    kinds = [kind for kind, _ in lab.api.made]
+    assert kinds == ["Namespace", "ServiceAccount", "Job"]
+
+
+def test_auto_takes_workers_for_very_many_and_goes_on_without_them() -> None:
+    lab = NoPods()
+    workers = Workers(lab, FanOut("auto", many=250))
+    assert not workers.take(250)
+    assert lab.api.made == []
+    assert not workers.take(251)
+    assert workers.note.startswith("no fan-out by a Job, but exec streams: 0 of 3 workers of Job")
+    assert str(workers) == "exec streams from this machine"
+    assert not workers.take(500)
+    assert lab.waits == 1
+    assert not Workers(lab, FanOut("exec")).take(10_000)

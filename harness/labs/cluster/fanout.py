@@ -62,6 +62,7 @@ class Workers:
         self._lost: set[str] = set()
         self._admitted: set[str] = set()
         self._ready: dict[Key, WorkerShell] = {}  # opened, and not yet asked for
+        self._wrong: tuple[float, LabError] | None = None  # until when this is not tried again
 
     @property
     def name(self) -> str:
@@ -141,6 +142,7 @@ class Workers:
         for line in self._lines.values():
             line.close()
         self._lines, self._ready, self._admitted, self.count = {}, {}, set(), 0
+        self._wrong = None
 
     # -- workers ---------------------------------------------------------------------------------
 
@@ -216,8 +218,11 @@ class Workers:
         return found
 
     def _wait(self, count: int) -> None:
-        """Wait until so many workers are there, and connect to them. Raises LabError."""
+        """Wait until so many workers are there, and connect to them. Raises LabError, and for a
+        while at once: a hundred clients that ask one after the other are not to wait each."""
         watch = self.lab.watch
+        if self._wrong is not None and time.monotonic() < self._wrong[0]:
+            raise self._wrong[1]
         before = {pod["metadata"]["uid"] for _, pod in self._known(watch.pods) if _has_ended(pod)}
         began = time.monotonic()
         deadline = began + self.lab.ready_seconds
@@ -234,7 +239,9 @@ class Workers:
             if len(self._lines) >= count:
                 return
             if wrong is None or time.monotonic() > deadline:
-                raise self._not_ready(count, time.monotonic() - began, wrong)
+                error = self._not_ready(count, time.monotonic() - began, wrong)
+                self._wrong = time.monotonic() + self.lab.ready_seconds, error
+                raise error
             time.sleep(_PAUSE)  # it has just ended, and the watch does not know yet
 
     def _not_ready(self, count: int, seconds: float, wrong: LabError | None) -> LabError:

@@ -512,8 +512,7 @@ class ClusterLab:
 
     def _fans_out(self, key: Key) -> bool:
         """Whether workers probe from a pod: they may enter the run's own namespaces alone."""
-        own = [one for one in self.world.pods if one[0] not in _SYSTEM]
-        return key[0] not in _SYSTEM and self.workers.take(len(own))
+        return key[0] not in _SYSTEM and self.workers.take(len(self.world.pods))
 
     def evidence(self, world: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
         """See :class:`harness.labs.base.Lab`: what the API says of the pods in question."""

@@ -169,7 +169,8 @@ class WorkerShell:
 
 
 def wait_open(shells: Iterable[WorkerShell], seconds: float = OPEN_SECONDS) -> None:
-    """Until each of them is open, or told why it cannot be had; after ``seconds`` that is why."""
+    """Until each of them is open, or told why it cannot be had; ``seconds`` in which there is news
+    of none of them are why as well."""
     left = set(shells)
     deadline = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
@@ -179,8 +180,10 @@ def wait_open(shells: Iterable[WorkerShell], seconds: float = OPEN_SECONDS) -> N
             for key in selector.get_map().values():
                 key.data.flush()
                 key.data.read()
-            left = {shell for shell in left if not (shell.opened or shell.why)}
-            remaining = deadline - time.monotonic()
+            before, left = left, {one for one in left if not (one.opened or one.why)}
+            now = time.monotonic()
+            deadline = now + seconds if len(left) < len(before) else deadline
+            remaining = deadline - now
             if not left or remaining <= 0:
                 break
             selector.select(remaining)

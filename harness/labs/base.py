@@ -37,7 +37,8 @@ class Shell(Protocol):
     """One long-lived busybox shell in a client (a pod, a node, an outside host).
 
     ``send`` writes shell text; ``receive`` returns what has arrived (``b""``: nothing yet) and
-    never blocks; ``fileno`` can be selected on for reading.
+    never blocks; ``fileno`` can be selected on for reading. One that has a ``line`` shares its
+    stream, and its ``fileno``, with others: see :class:`Line`.
     """
 
     def fileno(self) -> int: ...
@@ -47,6 +48,23 @@ class Shell(Protocol):
     def receive(self) -> bytes: ...
 
     def close(self) -> None: ...
+
+
+class Line(Protocol):
+    """One stream that the shells of many clients share.
+
+    Whoever listens to it sets ``held``. What is sent then waits until ``flush``, so that it goes
+    out in one piece, and what has come is had by ``news``: it reads the stream, and returns the
+    shells that have something to receive. While it is not held, each shell does so for itself.
+    """
+
+    held: bool
+
+    def fileno(self) -> int: ...
+
+    def flush(self) -> None: ...
+
+    def news(self) -> list[Shell]: ...
 
 
 @dataclass(frozen=True, slots=True)

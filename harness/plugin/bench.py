@@ -162,6 +162,7 @@ class Bench:
         try:
             if self._kept and self.run.place.lab == "kubeconfig":
                 self._lab = None  # what is on the cluster stays without this process
+                return
             if not self._kept or self.run.place.shared:
                 return
             if _has_terminal():

@@ -275,6 +275,8 @@ class Controller:
         warning = self.facts.get("engine_warning")
         for line in (*([warning] if warning else []), *self.facts.get(DEATHS, ())):
             terminalreporter.write_line(f"policy engine: {line}", yellow=True)
+        if "fan_out_warning" in self.facts:
+            terminalreporter.write_line(self.facts["fan_out_warning"], yellow=True)
         terminalreporter.write_line(f"report: {self._shown(self.run.directory)}")
 
     def _shown(self, path: Path) -> str:

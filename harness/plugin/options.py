@@ -20,6 +20,7 @@ DATAPLANES = ("iptables", "nftables")
 PROXIES = ("kube-proxy", "lab")
 CLUSTER = "cluster:"
 """What ``--lab-manifests`` begins with where it names a context, and no directory."""
+FANOUTS = ("auto", "exec", "job")
 WHEN = ("never", "failed", "always")
 
 
@@ -135,6 +136,19 @@ def add(parser: pytest.Parser) -> None:
         "--lab-client-image",
         metavar="IMAGE",
         help="--lab kubeconfig: busybox, likewise",
+    )
+    option(
+        "--lab-fanout",
+        choices=FANOUTS,
+        help="with --lab-api, --lab kind or kubeconfig: where clients' exec streams come from, "
+        "this machine, or the pods of an Indexed Job inside of the cluster (auto: this machine, "
+        "and a Job for very many pods; on the embedded lab its own shells)",
+    )
+    option(
+        "--lab-fanout-image",
+        metavar="IMAGE",
+        help="the harness's own image, for the pods of that Job (netpol-enforcer:dev, which `make "
+        "enforcer-image` builds)",
     )
     option(
         "--lab-dry-run",
@@ -263,6 +277,8 @@ class Options:
     wide: bool
     server_image: str
     client_image: str
+    fanout: str | None
+    fanout_image: str
     dry_run: bool
     deadline: float | None
     timeout: float | None
@@ -317,6 +333,8 @@ class Options:
             wide=get("lab_cluster_wide"),
             server_image=get("lab_server_image") or "",
             client_image=get("lab_client_image") or "",
+            fanout=get("lab_fanout"),
+            fanout_image=get("lab_fanout_image") or "",
             dry_run=get("lab_dry_run"),
             api_binaries=here / programs if (programs := get("lab_api_binaries")) else None,
             deadline=get("lab_deadline"),

@@ -18,6 +18,7 @@ from _pytest.mark import pytest_collection_modifyitems as select
 from harness.cnis import catalogue
 from harness.cnis.cni import Cni, CniError
 from harness.labs.base import LabError
+from harness.labs.cluster.spread import FanOut
 from harness.plugin import brought
 from harness.plugin.options import LABS, Options
 from harness.report import baseline
@@ -74,6 +75,8 @@ class Run:
             ("--lab-context", self.place.context, ""),
             ("--lab-server-image", self.place.server_image, ""),
             ("--lab-client-image", self.place.client_image, ""),
+            ("--lab-fanout", self.place.fan_out.mode, FanOut().mode),
+            ("--lab-fanout-image", self.place.fan_out.image, FanOut().image),
         ):
             if value != default:
                 asked += [option, value]
@@ -209,6 +212,9 @@ def _checked(config: pytest.Config, decided: Mapping[str, Any]) -> Run:
                 offline=options.offline,
                 network=options.network,
             ),
+            fan_out=FanOut(
+                mode=options.fanout or FanOut().mode, image=options.fanout_image or FanOut().image
+            ),
         ),
         id=decided["id"],
         seed=decided["seed"] if options.seed is None else options.seed,
@@ -254,6 +260,10 @@ def _fitting(options: Options, api: bool, lab: str) -> None:
         ("--lab kubeconfig or kind", lab in ("kubeconfig", "kind")): (
             ("--lab-server-image", options.server_image),
             ("--lab-client-image", options.client_image),
+        ),
+        ("--lab-api, --lab kubeconfig or kind", api or lab in ("kubeconfig", "kind")): (
+            ("--lab-fanout", options.fanout),
+            ("--lab-fanout-image", options.fanout_image),
         ),
     }
     for (wanted, there), given in needs.items():

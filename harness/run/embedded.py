@@ -48,7 +48,7 @@ def check(cni: Cni, place: Place) -> list[str]:
     from harness.labs.controlplane import binaries
 
     api = f"API: {binaries.find(place.api_version, place.api_binaries)}"
-    return [api, *make_.header(cni, place.brought)]
+    return [api, *make_.header(cni, place.brought), *_fan_out(place)]
 
 
 def make(cni: Cni, place: Place, directory: Path) -> Lab:
@@ -83,7 +83,17 @@ def _cluster(cni: Cni, place: Place, directory: Path) -> Lab:
         proxy_mode=place.dataplane,
         engine=make_.engine(cni, place.brought, place.dataplane),
         dataplane=place.dataplane,
+        direct=place.fan_out.mode == "auto",
+        fan_out=place.fan_out,
     )
+
+
+def _fan_out(place: Place) -> list[str]:
+    """The lab's own shells are quicker than any stream: others are taken if they are asked for."""
+    asked = place.fan_out
+    if asked.mode == "auto":
+        return []
+    return [f"fan-out: {asked}"]
 
 
 def _engine_of(cni: Cni, place: Place) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,12 @@ from harness.cnis.cni import Cni
 from harness.cnis.recognise import engines
 from harness.cnis.recognise import recognise as recognised
 from harness.labs.base import Lab, LabError
-from harness.labs.cluster import leftovers
+from harness.labs.cluster import leftovers, rbac
 from harness.labs.cluster.api import Api
 from harness.labs.cluster.connect import connect, context_name
 from harness.labs.cluster.existing import ExistingLab, sweep
 from harness.labs.cluster.objects import Images
+from harness.labs.cluster.spread import FanOut
 from harness.labs.cluster.survey import Survey, survey
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def check(cni: Cni, place: Place) -> list[str]:
             f"{found.server} looks like production: {'; '.join(found.alarms)}",
             hint="--lab-yes runs on it all the same; --lab-dry-run says what would be made",
         )
+    check_fan_out(place, found)
     return [*plan(cni, place, found), *left(place)]
 
 
@@ -54,6 +57,31 @@ def left(place: Place) -> Iterator[str]:
 def _remedy(place: Place, run: str = "") -> str:
     words = ["netpol", "clean", "--context", context_name(place.context)]
     return f"`{shlex.join([*words, *(['--run', run] if run else [])])}` removes it"
+
+
+def check_fan_out(place: Place, found: Survey) -> None:
+    """Raises LabError where a Job is asked for and the user may not make it."""
+    lacks = rbac.fan_out_lacks(found.lacks)
+    if place.fan_out.mode == "job" and lacks:
+        raise LabError(
+            f"--lab-fanout job: the user has not the rights to make the fan-out's Job on "
+            f"{found.server}",
+            hint="`python -m harness.labs.cluster.rbac` writes an account that has them; "
+            "--lab-fanout exec needs none of them",
+            detail=rbac.told(lacks),
+        )
+
+
+def fan_out_plan(place: Place, found: Survey) -> str:
+    """Where clients' exec streams come from, for the header."""
+    asked = place.fan_out
+    if asked.mode == "auto" and rbac.fan_out_lacks(found.lacks):
+        return f"fan-out: {FanOut('exec')}; a Job for more than {asked.many} pods is not allowed"
+    made = (
+        f"; it makes a Job fan-out-… in netpol-{place.run} and a service account for it, with a "
+        "Role and a RoleBinding in each namespace of the run"
+    )
+    return f"fan-out: {asked}" + (made if asked.mode != "exec" else "")
 
 
 def plan(cni: Cni, place: Place, found: Survey) -> Iterator[str]:
@@ -80,6 +108,7 @@ def plan(cni: Cni, place: Place, found: Survey) -> Iterator[str]:
     )
     if place.wide:
         yield "also scenarios that reach into all namespaces, one at a time (--lab-cluster-wide)"
+    yield fan_out_plan(place, found)
     for right, verb in found.lacks:
         yield f"not allowed: {verb} {right.resource}, for {right.why}"
 
@@ -95,7 +124,15 @@ def make(cni: Cni, place: Place) -> Lab:
         worker=place.worker,
         images=_images(place),
         most=place.nodes,
+        fan_out=_fan_out(place, found),
     )
+
+
+def _fan_out(place: Place, found: Survey) -> FanOut:
+    """As asked for; without the rights to a Job, none of it is tried."""
+    if place.fan_out.mode == "auto" and rbac.fan_out_lacks(found.lacks):
+        return replace(place.fan_out, mode="exec")
+    return place.fan_out
 
 
 def recognise(context: str) -> str:

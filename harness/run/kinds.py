@@ -22,6 +22,7 @@ from harness.labs.base import Lab, LabError
 from harness.labs.cluster.connect import connect
 from harness.labs.cluster.existing import sweep
 from harness.labs.cluster.objects import Images
+from harness.labs.cluster.spread import IMAGE as FAN_OUT_IMAGE
 from harness.labs.cluster.survey import survey
 from harness.labs.controlplane import binaries, crds
 from harness.labs.kind import config, limits, state
@@ -52,6 +53,7 @@ def check(cni: Cni, place: Place) -> list[str]:
     warnings = cluster.check()
     image = cluster.image or "kind's own default"
     told = [f"kind {kind.version[0]}.{kind.version[1]} on {kind.runtime.name}, node image {image}"]
+    told.append(f"fan-out: {place.fan_out}")
     return [*told, *(f"warning: {line}" for line in warnings)]
 
 
@@ -217,7 +219,7 @@ def recipe(cni: Cni, place: Place, say: Say = lambda _: None, *, download: bool 
         objects = [*_crds(), *objects]
     parts = [one for one in (base, cni) if one is not None]
     images = patch.images_of(objects)
-    here = [one for one in images if one.rpartition("/")[2] == "netpol-enforcer:dev"]
+    here = [one for one in images if one.rpartition("/")[2] == FAN_OUT_IMAGE]
     return Recipe(
         name=cni.name,
         title=cni.title,
@@ -230,11 +232,16 @@ def recipe(cni: Cni, place: Place, say: Say = lambda _: None, *, download: bool 
         routes=any(one.routes for one in parts),
         plugins=tuple(name for one in parts for name in one.plugins),
         images=tuple(one for one in images if one not in here),
-        local_images=("netpol-enforcer:dev",) if here else (),
+        local_images=(FAN_OUT_IMAGE,) if here or _loads(place) else (),
         looks=_looks(cni),
         modules=tuple(dict.fromkeys(name for one in parts for name in one.modules)),
         notes=tuple(notes),
     )
+
+
+def _loads(place: Place) -> bool:
+    """Whether the harness's own image is needed on the nodes for the fan-out."""
+    return place.fan_out.mode == "job" and place.fan_out.image == FAN_OUT_IMAGE
 
 
 def _crds() -> list[patch.Json]:
@@ -361,6 +368,7 @@ def make(cni: Cni, place: Place) -> Lab:
         worker=place.worker,
         images=_images(place),
         most=place.nodes,
+        fan_out=place.fan_out,
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.cnis.cni import Cni
 from harness.engines.found import Found
 from harness.labs.base import Lab
+from harness.labs.cluster.spread import FanOut
 from harness.labs.netns.lab import NODES
 from harness.run import embedded
 
@@ -46,7 +47,7 @@ class Place:
     On a cluster that exists: ``context`` of the kubeconfig ("": the current one), images of one's
     own, ``yes``: it may look like production, ``wide``: scenarios that reach into all namespaces
     may run; ``dry_run``: nothing will be made. ``run`` and ``worker`` mark what is made through
-    an API.
+    an API. ``fan_out``: where clients' exec streams come from.
     """
 
     lab: str = "netns"
@@ -68,6 +69,7 @@ class Place:
     wide: bool = False
     dry_run: bool = False
     kind: KindOptions = KindOptions()
+    fan_out: FanOut = field(default_factory=FanOut)
 
     @property
     def name(self) -> str:

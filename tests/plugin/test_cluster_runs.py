@@ -18,10 +18,12 @@ import yaml
 from harness import __main__ as cli
 from harness.cnis import catalogue
 from harness.labs.cluster import leftovers, rbac
+from harness.labs.cluster.connect import connect
 from harness.labs.cluster.objects import RUN_LABEL
 from harness.labs.controlplane import binaries
 from harness.labs.controlplane.engines import account_token
 from harness.labs.controlplane.lab import EmbeddedClusterLab
+from harness.report.record import ScenarioRecord
 from harness.run import existing, place
 from tests.netns.clusters import eventually
 from tests.plugin.conftest import RunSuite
@@ -126,10 +128,14 @@ def test_programs_that_lack_or_are_others(run_clean: RunSuite, tmp_path: Path) -
     ("arguments", "says"),
     [
         (["--lab-proxy", "lab"], "--lab-proxy is for --lab-api, which is not asked for"),
+        (
+            ["--lab-fanout", "job"],
+            "--lab-fanout is for --lab-api, --lab kubeconfig or kind, which is not asked for",
+        ),
         (["--lab-context", "x"], "--lab-context is for --lab kubeconfig, which is not asked for"),
         (["--lab-api", "--lab-api-version", "new"], "'new' is no version of Kubernetes"),
     ],
-    ids=["proxy", "context", "version"],
+    ids=["proxy", "fanout", "context", "version"],
 )
 def test_options_that_do_not_fit(run_clean: RunSuite, arguments: list[str], says: str) -> None:
     ended = run_clean(*arguments)
@@ -201,6 +207,86 @@ def test_workers_share_a_cluster_that_exists(
         eventually(lambda kind=kind: not cluster.api.list(kind, **chosen)["items"])
 
 
+def test_a_fan_out_by_a_job_makes_the_same_record(
+    cluster: EmbeddedClusterLab, kubeconfig: Path, run_clean: RunSuite, suite: Path
+) -> None:
+    """The demo and a systematic file with the documented rights: what streams from this machine
+    see, the workers of a Job see, and nothing is left of them either."""
+    shutil.copy(SUITES / "test_demo.py", suite)
+    shutil.copytree(SUITES / "manifests" / "demo", suite / "manifests" / "demo")
+    shutil.copy(SUITES / "targets" / "targets.yaml", suite)
+    asked = ["--lab", "kubeconfig", "--cni", "enforcer"]
+    image = "registry.example.org/me/netpol-enforcer:1"
+    ways = {
+        "job": ["--lab-fanout", "job", "--lab-fanout-image", image],
+        "exec": ["--lab-fanout", "exec"],
+    }
+    verdicts = {}
+    for way, more in ways.items():
+        ended = run_clean(*asked, *more, KUBECONFIG=str(kubeconfig))
+        assert ended.code == pytest.ExitCode.OK, ended.out
+        record = ended.record
+        verdicts[way] = {
+            one.id: (one.outcome, _verdicts(one)) for one in record.scenarios if one.steps
+        }
+        told = record.run["environment"]["fan_out"]
+        if way == "job":
+            assert told == f"2 workers of an Indexed Job ({image})"
+            assert (
+                f"netpol: fan-out: an Indexed Job of workers ({image}); it makes a Job" in ended.out
+            )
+        else:
+            assert told == "exec streams from this machine"
+        _nothing_is_left(cluster, record.run["id"])
+    assert verdicts["job"] == verdicts["exec"]
+    assert len(verdicts["job"]) >= 15
+    told = {one[3] for _, cells in verdicts["job"].values() for _, step in cells for one in step}
+    assert told == {"allow", "deny"}
+
+
+def _nothing_is_left(cluster: EmbeddedClusterLab, run: str) -> None:
+    chosen = {"labelSelector": f"{RUN_LABEL}={run}"}
+    for kind in ("Namespace", "Pod", "Job", "ServiceAccount", "Role", "RoleBinding"):
+        eventually(lambda kind=kind: not cluster.api.list(kind, **chosen)["items"])
+
+
+def _verdicts(scenario: ScenarioRecord) -> list[Any]:
+    """All that a record says of cells but for times, addresses and words."""
+    return [
+        (
+            step.title,
+            sorted((c.source, c.target, c.via, c.expected, c.finding) for c in step.cells),
+        )
+        for step in scenario.steps
+    ]
+
+
+def test_a_job_that_may_not_be_made(
+    cluster: EmbeddedClusterLab, kubeconfig: Path, run_clean: RunSuite
+) -> None:
+    """It is refused before anything is made; without a word for it, exec streams do."""
+    role = cluster.api.get("ClusterRole", "", rbac.NAME)
+    rules = [rule for rule in role["rules"] if rule["resources"] != ["jobs"]]
+    cluster.api.merge("ClusterRole", "", rbac.NAME, {"rules": rules})
+    asked = ["--lab", "kubeconfig", "--cni", "enforcer"]
+    try:
+        connected = connect(kubeconfig)
+        eventually(lambda: rbac.fan_out_lacks(rbac.missing(connected)))
+        ended = run_clean(*asked, "--lab-fanout", "job", KUBECONFIG=str(kubeconfig))
+        assert ended.code == pytest.ExitCode.USAGE_ERROR
+        assert (
+            "--lab-fanout job: the user has not the rights to make the fan-out's Job" in ended.out
+        )
+        assert "create jobs.batch: the Job of the fan-out" in ended.out
+        ended = run_clean(*asked, "--lab-dry-run", KUBECONFIG=str(kubeconfig))
+        assert ended.code == pytest.ExitCode.OK, ended.out
+        assert "fan-out: exec streams from this machine; a Job for more than" in ended.out
+        assert "not allowed: create jobs, for the Job of the fan-out" in ended.out
+    finally:
+        cluster.api.merge("ClusterRole", "", rbac.NAME, {"rules": role["rules"]})
+        eventually(lambda: not rbac.missing(connected))
+
+
 def test_what_reaches_into_all_namespaces_runs_if_it_is_told_to(
     kubeconfig: Path, run_clean: RunSuite, suite: Path
 ) -> None:
@@ -227,6 +313,8 @@ def test_a_dry_run_makes_nothing(
         "would run 1 tests, 1 of them scenarios of files; each worker has up to 2 namespaces and "
         "4 pods of theirs at once" in ended.out
     )
+    assert "fan-out: exec streams from this machine, for more than 250 pods an Indexed" in ended.out
+    assert "it makes a Job fan-out-… in netpol-" in ended.out
     assert "nothing was made and nothing was run" in ended.out
     assert not (ended.reports / "latest").exists()
     assert _namespaces(cluster) <= before

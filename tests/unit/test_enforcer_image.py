@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -21,14 +22,16 @@ PIN = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
 IMPORTS = """
 import importlib, importlib.metadata, sys
 from importlib.abc import MetaPathFinder
-allowed = set(sys.argv[1].split(","))
+allowed, copied = (set(one.split(",")) for one in sys.argv[1:3])
 homes = importlib.metadata.packages_distributions()
 
 class Image(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
         if top == "harness":
-            if name.split(".")[1:2] not in ([], ["enforcer"], ["model"]):
+            file = name.replace(".", "/")
+            names = (f"{file}.py", f"{file}/__init__.py")
+            if not any(c in names or (file + "/").startswith(c + "/") for c in copied):
                 raise ImportError(f"{name} is not in the image")
             return None
         of = {one.lower().replace("_", "-") for one in homes.get(top, ())}
@@ -37,6 +40,9 @@ class Image(MetaPathFinder):
         return None
 
 sys.meta_path.insert(0, Image())
+import harness.labs.cluster.worker
+if sys.argv[3] == "worker":
+    sys.exit(harness.labs.cluster.worker.main(["wait"]))
 import harness.enforcer.cli
 from pathlib import Path
 home = Path(harness.enforcer.cli.__file__).parent
@@ -49,12 +55,19 @@ sys.exit(harness.enforcer.cli.main(["run", "--node", "n"]))
 """
 
 
-def test_the_image_holds_all_that_the_program_imports() -> None:
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        ("enforcer", "no way to the API server"),
+        ("worker", "this is no pod with a service account"),
+    ],
+)
+def test_the_image_holds_all_that_a_program_imports(program: str, says: str) -> None:
     names = {pin[1].lower().replace("_", "-") for pin in PIN.finditer(LOCK)}
-    argv = [sys.executable, "-c", IMPORTS, ",".join(names)]
+    argv = [sys.executable, "-c", IMPORTS, ",".join(names), ",".join(copied()), program]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
-    assert "no way to the API server" in done.stderr, done.stderr
+    assert says in done.stderr, done.stderr
 
 
 def test_its_packages_are_those_of_the_project() -> None:
@@ -68,15 +81,17 @@ def test_its_packages_are_those_of_the_project() -> None:
 def test_what_is_copied_is_not_ignored() -> None:
     ignored = (ROOT / ".containerignore").read_text()
     assert ignored == (ROOT / ".dockerignore").read_text()  # each tool reads its own
-    copied = [
-        word
-        for line in re.findall(r"^COPY (?!--from)(.*)$", CONTAINERFILE, re.MULTILINE)
-        for word in line.split()[:-1]
-    ]
-    assert len(copied) >= 4
-    for one in copied:
+    assert len(copied()) >= 4
+    for one in copied():
         assert (ROOT / one).exists(), one
         assert f"!{one}\n" in ignored, one
+
+
+def copied() -> list[str]:
+    """What the image takes of the checkout."""
+    whole = CONTAINERFILE.replace("\\\n", "")
+    lines = re.findall(r"^COPY (?!--from)(.*)$", whole, re.MULTILINE)
+    return [word for line in lines for word in line.split()[:-1]]
 
 
 def test_the_daemon_set_wants_the_image_that_is_built() -> None:

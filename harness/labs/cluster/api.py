@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -110,6 +111,8 @@ class Api:
         self._explained = check is not None
         self.dial = dial
         self.requests = 0
+        self.tls: ssl.SSLContext | None = None
+        """What streams are secured with, once there has been one."""
 
     @property
     def server(self) -> str:

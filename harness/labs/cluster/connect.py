@@ -1,4 +1,4 @@
-"""From a kubeconfig file to an :class:`~harness.labs.cluster.api.Api`."""
+"""From a kubeconfig file, or from a pod, to an :class:`~harness.labs.cluster.api.Api`."""
 
 from __future__ import annotations
 
@@ -60,3 +60,18 @@ def _unfit() -> tuple[type[Exception], ...]:
     from yaml import YAMLError
 
     return (ConfigException, YAMLError, ValueError, TypeError, AttributeError, KeyError)
+
+
+def in_cluster() -> Api:
+    """The API as the service account of the pod that this runs in. Raises LabError."""
+    from kubernetes.client import ApiClient, Configuration
+    from kubernetes.config import ConfigException, load_incluster_config
+
+    configuration = Configuration()
+    try:
+        load_incluster_config(  # type: ignore[no-untyped-call]
+            client_configuration=configuration
+        )
+    except (ConfigException, OSError) as error:
+        raise LabError(f"this is no pod with a service account: {error}") from None
+    return Api(ApiClient(configuration))

@@ -10,6 +10,7 @@ from harness.labs.cluster.api import Api, ApiError
 from harness.labs.cluster.lab import ClusterLab
 from harness.labs.cluster.names import SYSTEM, Names
 from harness.labs.cluster.objects import RUN_LABEL, WORKER_LABEL, Images
+from harness.labs.cluster.spread import FanOut
 from harness.labs.cluster.survey import Survey
 from harness.model.actions import Action
 from harness.model.flow import Cell, Endpoint
@@ -41,8 +42,9 @@ class ExistingLab(ClusterLab):
         worker: str = "",
         images: Images | None = None,
         most: int = 3,
+        fan_out: FanOut | None = None,
     ) -> None:
-        super().__init__(api, run=run, images=images)
+        super().__init__(api, run=run, images=images, fan_out=fan_out)
         self.worker = worker or ALONE
         self.survey = survey
         prefix = "-".join(filter(None, ("np", run.rpartition("-")[2], worker)))
@@ -58,6 +60,15 @@ class ExistingLab(ClusterLab):
         """See :class:`ClusterLab`."""
         worker = SHARED if namespace == self.node_namespace else self.worker
         return {RUN_LABEL: self.run, WORKER_LABEL: worker}
+
+    @property
+    def fan_out_name(self) -> str:
+        """See :class:`ClusterLab`: each worker of a run has a Job of its own."""
+        return f"fan-out-{self.worker}"
+
+    def fan_out_marks(self) -> dict[str, str]:
+        """See :class:`ClusterLab`."""
+        return {RUN_LABEL: self.run, WORKER_LABEL: self.worker}
 
     def connect(self) -> None:
         """See :class:`ClusterLab`; nodes that are not used are left out."""
@@ -114,6 +125,10 @@ class ExistingLab(ClusterLab):
     def shell(self, client: Endpoint) -> Shell:
         """See :class:`harness.labs.base.Lab`."""
         return super().shell(self.names.endpoint(client))
+
+    def gather(self, clients: Sequence[Endpoint]) -> None:
+        """See :class:`ClusterLab`."""
+        super().gather([self.names.endpoint(client) for client in clients])
 
     def evidence(self, world: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
         """See :class:`harness.labs.base.Lab`."""

@@ -16,7 +16,9 @@ from harness.labs import server
 from harness.labs.base import Evidence, LabError, Shell
 from harness.labs.cluster import objects, stream
 from harness.labs.cluster.api import Api, ApiError, path
+from harness.labs.cluster.fanout import Workers
 from harness.labs.cluster.objects import RUN_LABEL, Images
+from harness.labs.cluster.spread import FanOut
 from harness.labs.cluster.watch import PodWatch
 from harness.model import transition
 from harness.model.actions import Action, Apply, Delete, Finish, Relabel
@@ -41,7 +43,9 @@ Key = tuple[str, str]
 
 #: All that runs make, in the order in which it is deleted: what is in a namespace goes with it, but
 #: some is in namespaces that are not the run's.
-KINDS = ("Namespace", "ClusterNetworkPolicy", "NetworkPolicy", "Service", "Pod")
+KINDS = ("Namespace", "ClusterNetworkPolicy", "Job", "NetworkPolicy", "Service", "Pod")
+#: A Job leaves its pods behind unless it is told otherwise.
+_DELETE = {"Job": {"propagationPolicy": "Background"}}
 READY_SECONDS = 120.0
 _GONE_SECONDS = 120.0
 _ACCOUNT_SECONDS = 30.0
@@ -58,7 +62,8 @@ class ClusterLab:
     ``run`` marks everything that is made (:data:`RUN_LABEL`); :meth:`down` deletes just that.
     ``protocols``: WebSocket subprotocols of exec streams, the best first. ``ask_ips``: the cluster
     gives pods the addresses that they ask for (the embedded lab's kubelets do). ``api`` is None
-    where it comes up later (a subclass sets it in :meth:`up`).
+    where it comes up later (a subclass sets it in :meth:`up`). ``fan_out``: whether clients are
+    probed by workers inside of the cluster.
     """
 
     name = "cluster"
@@ -72,6 +77,7 @@ class ClusterLab:
         protocols: Sequence[str] = (stream.V5, stream.V4),
         ask_ips: bool = False,
         ready_seconds: float = READY_SECONDS,
+        fan_out: FanOut | None = None,
     ) -> None:
         self._api: Api | None = api
         self.run = run
@@ -88,6 +94,7 @@ class ClusterLab:
         self._dying: dict[str, str] = {}  # namespaces that were deleted: name -> uid
         self._own: set[Key] = set()
         self._pool: ThreadPoolExecutor | None = None
+        self.workers = Workers(self, fan_out or FanOut())
 
     @property
     def api(self) -> Api:
@@ -124,6 +131,7 @@ class ClusterLab:
         """See what the cluster is, and make what stands for its nodes. Raises LabError."""
         self.connect()
         self.make_node_clients()
+        self.workers.take(0)  # what cannot be had is told before any test
 
     def connect(self) -> None:
         """See what the cluster is; make nothing."""
@@ -139,6 +147,15 @@ class ClusterLab:
         self._watch = PodWatch(self.api, self.selector)
         self._pool = ThreadPoolExecutor(_PARALLEL, thread_name_prefix="cluster")
 
+    @property
+    def fan_out_name(self) -> str:
+        """What the workers' Job is called, in :attr:`node_namespace`."""
+        return "fan-out"
+
+    def fan_out_marks(self) -> dict[str, str]:
+        """The labels of what the fan-out makes."""
+        return self.marks(self.node_namespace)
+
     def make_node_clients(self) -> None:
         """A pod on each node's own network: node clients, and servers that node targets have."""
         ports = tuple(
@@ -153,6 +170,7 @@ class ClusterLab:
 
     def down(self) -> None:
         """Delete everything that has the run's label, namespaces and all that is in them."""
+        self.workers.close()
         try:
             if self._watch is not None:
                 self._watch.close()
@@ -175,7 +193,8 @@ class ClusterLab:
                     if kind == "Namespace":
                         self._dying[meta["name"]] = meta["uid"]
                     with contextlib.suppress(ApiError):
-                        self.api.delete(kind, meta.get("namespace", ""), meta["name"])
+                        where = kind, meta.get("namespace", ""), meta["name"]
+                        self.api.delete(*where, **_DELETE.get(kind, {}))
 
     def abilities(self) -> tuple[frozenset[str], Mapping[str, str]]:
         """What can be tested here, and why the rest cannot."""
@@ -293,7 +312,7 @@ class ClusterLab:
         late = [pod for pod in pods if not _ready(self.watch.get(pod.key))]
         if not late:
             return
-        lines = [self._condition_of(pod) for pod in late[:10]]
+        lines = [self.condition_of(pod) for pod in late[:10]]
         raise LabError(
             f"{len(late)} of {len(pods)} pods are not ready after {time.monotonic() - began:.0f} s",
             hint="`kubectl describe pod` tells more; images that cannot be pulled are the usual "
@@ -301,7 +320,8 @@ class ClusterLab:
             detail="\n".join(lines),
         )
 
-    def _condition_of(self, pod: Pod) -> str:
+    def condition_of(self, pod: Pod) -> str:
+        """What the server says of a pod that is not ready: lines for people."""
         data = self.watch.get(pod.key)
         if data is None:
             return f"  {pod}: it does not exist"
@@ -413,7 +433,7 @@ class ClusterLab:
             return data is not None and data.get("status", {}).get("phase") == phase
 
         if not self.watch.wait(over, self.ready_seconds):
-            raise LabError(f"pod {pod} has not become {phase}", detail=self._condition_of(pod))
+            raise LabError(f"pod {pod} has not become {phase}", detail=self.condition_of(pod))
 
     def add_external(self, external: External) -> External:
         """An outside host; what has none refuses."""
@@ -457,15 +477,39 @@ class ClusterLab:
         return replace(pod, node=data["spec"].get("nodeName"), ips=ips, uid=data["metadata"]["uid"])
 
     def shell(self, client: Endpoint) -> Shell:
-        """See :class:`harness.labs.base.Lab`: an exec stream."""
-        if client.kind is EndpointKind.NODE:
-            pod = self.world.pods.get((self.node_namespace, f"node-{client.name}"))
-        else:
-            pod = self.world.pods.get((client.namespace, client.name))
-        if client.kind not in (EndpointKind.NODE, EndpointKind.POD) or pod is None:
+        """See :class:`harness.labs.base.Lab`: an exec stream, this machine's or a worker's."""
+        key, container = self.container_of(client)
+        if self._fans_out(key):
+            return self.workers.shell(key, container)
+        return stream.ExecShell(self.api, *key, container, protocols=self.protocols)
+
+    def gather(self, clients: Sequence[Endpoint]) -> None:
+        """Open the shells of many clients at once, if workers do it: :meth:`shell` has them then.
+        Raises LabError."""
+        found = [self.container_of(one) for one in clients if self._has_pod(one)]
+        fanned = [one for one in found if self._fans_out(one[0])]
+        if fanned:
+            self.workers.gather(fanned)
+
+    def container_of(self, client: Endpoint) -> tuple[Key, str]:
+        """The pod and the container that a client's probes are sent from. Raises LabError."""
+        key = self._pod_key(client)
+        if not self._has_pod(client):
             raise LabError(f"there is no {client} to probe from")
-        container = objects.client_container(pod)
-        return stream.ExecShell(self.api, *pod.key, container, protocols=self.protocols)
+        return key, objects.client_container(self.world.pods[key])
+
+    def _pod_key(self, client: Endpoint) -> Key:
+        if client.kind is EndpointKind.NODE:
+            return self.node_namespace, f"node-{client.name}"
+        return client.namespace, client.name
+
+    def _has_pod(self, client: Endpoint) -> bool:
+        there = client.kind in (EndpointKind.NODE, EndpointKind.POD)
+        return there and self._pod_key(client) in self.world.pods
+
+    def _fans_out(self, key: Key) -> bool:
+        """Whether workers probe from a pod: they may enter the run's own namespaces alone."""
+        return key[0] not in _SYSTEM and self.workers.take(len(self.world.pods))
 
     def evidence(self, world: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
         """See :class:`harness.labs.base.Lab`: what the API says of the pods in question."""
@@ -493,6 +537,8 @@ class ClusterLab:
             "nodes": list(self.world.nodes),
             "images": {"server": self.images.server, "client": self.images.client},
             "requests": self.api.requests,
+            "fan_out": str(self.workers),
+            **({"fan_out_warning": self.workers.note} if self.workers.note else {}),
         }
 
 
@@ -661,6 +707,7 @@ class _Change:
             there = lab.api.find("Namespace", "", action.name)
             if there is not None:
                 lab._dying[action.name] = there["metadata"]["uid"]
+            lab.workers.forget(action.name)
         with _unless_gone():
             lab.api.delete(action.kind, action.namespace, action.name)
         if action.kind == "Namespace":

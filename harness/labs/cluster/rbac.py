@@ -21,15 +21,18 @@ NAME = "netpol-harness"
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """``resource`` may have a subresource (``pods/exec``). ``optional``: some scenarios only."""
+    """``resource`` may have a subresource (``pods/exec``). ``optional``: some scenarios only;
+    ``fan_out``: a fan-out by a Job only, and optional as well."""
 
     group: str
     resource: str
     verbs: tuple[str, ...]
     why: str
     optional: bool = False
+    fan_out: bool = False
 
 
+_RBAC = "rbac.authorization.k8s.io"
 _CHANGE = ("create", "patch", "delete")
 
 RIGHTS = (
@@ -51,6 +54,18 @@ RIGHTS = (
         "scenarios with ClusterNetworkPolicy",
         optional=True,
     ),
+    # The API server lets nobody give away more than he has: a Role made with these can hold
+    # nothing but what is in this list.
+    *(
+        Right(group, resource, verbs, why, optional=True, fan_out=True)
+        for group, resource, verbs, why in (
+            ("batch", "jobs", ("list", *_CHANGE), "the Job of the fan-out, and its growth"),
+            ("", "serviceaccounts", ("create",), "the account of the fan-out's workers"),
+            (_RBAC, "roles", ("create",), "a shell in each client, for that account"),
+            (_RBAC, "rolebindings", ("create",), "a shell in each client, for that account"),
+        )
+    ),
+    Right("", "events", ("list",), "why a Job has no pods", optional=True),
 )
 
 READER = "netpol-reader"
@@ -80,7 +95,6 @@ def manifests(
     optional: bool = True,
 ) -> list[Json]:
     """A service account with these rights: ServiceAccount, ClusterRole, ClusterRoleBinding."""
-    group = "rbac.authorization.k8s.io"
     rules = [
         {"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)}
         for right in rights
@@ -94,16 +108,16 @@ def manifests(
             "metadata": {"name": account, "namespace": namespace},
         },
         {
-            "apiVersion": f"{group}/v1",
+            "apiVersion": f"{_RBAC}/v1",
             "kind": "ClusterRole",
             "metadata": {"name": account},
             "rules": rules,
         },
         {
-            "apiVersion": f"{group}/v1",
+            "apiVersion": f"{_RBAC}/v1",
             "kind": "ClusterRoleBinding",
             "metadata": {"name": account},
-            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": account},
+            "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": account},
             "subjects": [subject],
         },
     ]
@@ -116,6 +130,11 @@ def missing(api: Api) -> list[tuple[Right, str]]:
     with ThreadPoolExecutor(8) as pool:
         allowed = list(pool.map(lambda one: _may(api, *one), asked))
     return [one for one, may in zip(asked, allowed, strict=True) if not may]
+
+
+def fan_out_lacks(lacks: Sequence[tuple[Right, str]]) -> list[tuple[Right, str]]:
+    """Those of them without which there is no fan-out by a Job."""
+    return [one for one in lacks if one[0].fan_out]
 
 
 def told(lacks: Sequence[tuple[Right, str]]) -> str:

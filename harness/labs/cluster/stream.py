@@ -273,7 +273,9 @@ def _connect(api: Api) -> ssl.SSLSocket | socket.socket:
         return raw  # type: ignore[no-any-return]
     name = getattr(configuration, "tls_server_name", None) or host
     try:
-        return _context(configuration).wrap_socket(raw, server_hostname=name)
+        if api.tls is None:  # made once: it costs as much as a handshake
+            api.tls = _context(configuration)
+        return api.tls.wrap_socket(raw, server_hostname=name)
     except BaseException:
         raw.close()
         raise

@@ -16,6 +16,7 @@ from harness.labs.base import Evidence, LabError, Shell
 from harness.labs.cluster import objects, stream
 from harness.labs.cluster.lab import ClusterLab
 from harness.labs.cluster.objects import Images
+from harness.labs.cluster.spread import FanOut
 from harness.labs.controlplane import binaries as binaries_
 from harness.labs.controlplane import crds
 from harness.labs.controlplane.acts import Acts, see
@@ -78,13 +79,14 @@ class EmbeddedClusterLab(ClusterLab):
         engine: ApiEngine | None = None,
         dataplane: str = "iptables",
         manifests: Sequence[Json] = (),
+        fan_out: FanOut | None = None,
     ) -> None:
         if proxy not in PROXIES or proxy_mode not in PROXY_MODES:
             raise LabError(
                 f"no proxy {proxy!r} in mode {proxy_mode!r}: take one of {', '.join(PROXIES)}; "
                 f"kube-proxy's modes are {', '.join(PROXY_MODES)}"
             )
-        super().__init__(None, run=run, ask_ips=True)
+        super().__init__(None, run=run, ask_ips=True, fan_out=fan_out)
         self.run_dir = run_dir
         self.fabric = FABRICS[fabric] if isinstance(fabric, str) else fabric
         self.families = tuple(families)
@@ -165,7 +167,9 @@ class EmbeddedClusterLab(ClusterLab):
         self._plane.start()
         self.seconds.update(self._plane.phases.seconds)
         at = clock()
-        self._kubelets = HollowKubelets(self._plane, self.topology, nodes)
+        self._kubelets = HollowKubelets(
+            self._plane, self.topology, nodes, direct=self.proxy == "lab"
+        )
         self._kubelets.start()
         self._api = self._plane.api()
         self._api.check = self.check  # which knows of kubelets and the holder as well
@@ -186,6 +190,8 @@ class EmbeddedClusterLab(ClusterLab):
         self._outside = {f: ip.Range(ip.OUTSIDE_CIDRS[f], first=10) for f in self.families}
         self.connect()
         self.apply([Apply(OUTSIDE)])
+        if not self.direct:
+            self.workers.take(0)
         self.seconds["connected"] = clock() - at
         if self._engine is not None and self._engine.probe:
             at = clock()
@@ -292,6 +298,7 @@ class EmbeddedClusterLab(ClusterLab):
 
     def down(self) -> None:
         """End everything: the kernel takes it away with the lab's last process."""
+        self.workers.close()
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -404,6 +411,11 @@ class EmbeddedClusterLab(ClusterLab):
             return super().shell(client)
         return NetnsShell(self.holder, self.box(client), str(client))
 
+    def gather(self, clients: Sequence[Endpoint]) -> None:
+        """See :class:`ClusterLab`: pods alone have exec streams."""
+        if not self.direct:
+            super().gather([one for one in clients if one.kind is EndpointKind.POD])
+
     def exec(
         self, where: Endpoint, argv: Sequence[str], text: str = "", timeout: float = 30.0
     ) -> Completed:
@@ -459,6 +471,7 @@ class EmbeddedClusterLab(ClusterLab):
             "proxy": f"kube-proxy, {self.proxy_mode}" if self.proxy == "kube-proxy" else "lab",
             "kubelet": "hollow: pods are namespaces, images are programs of this machine",
             "dataplane": self.dataplane if self._engine else "none",
+            **({"fan_out": "the lab's own shells"} if self.direct else {}),
             **self._engine_facts(),
             "start_seconds": {name: round(one, 3) for name, one in self.seconds.items()},
             "tools": detect.tool_versions(),

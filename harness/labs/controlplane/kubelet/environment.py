@@ -26,7 +26,7 @@ class NotYetError(Exception):
 async def of(pod: PodWorker, container: Mapping[str, Any]) -> dict[str, str]:
     """The environment of a container. Raises NotYetError."""
     found = {
-        "PATH": images.PATH,
+        **images.environment_of(container.get("image", "")),
         "HOME": "/tmp",  # noqa: S108 - the container's own
         "HOSTNAME": pod.node.name if pod.host_network else pod.key[1],
         **pod.node.service_env,

@@ -21,6 +21,7 @@ from harness.labs.controlplane.kubelet.client import ApiStatusError, Client
 from harness.labs.controlplane.kubelet.node import HollowNode
 from harness.labs.controlplane.kubelet.runtime import Runtime
 from harness.labs.controlplane.plane import ControlPlane
+from harness.labs.controlplane.programs import PORT
 from harness.labs.netns import addresses as ip
 from harness.labs.netns.client import Process
 from harness.labs.netns.topology import Topology
@@ -35,10 +36,22 @@ CONTROL_PLANE_TAINT = {"key": "node-role.kubernetes.io/control-plane", "effect":
 
 
 class HollowKubelets:
-    """A kubelet for each node; the first is the control plane's and takes no ordinary pods."""
+    """A kubelet for each node; the first is the control plane's and takes no ordinary pods.
 
-    def __init__(self, plane: ControlPlane, topology: Topology, nodes: Sequence[Node]) -> None:
+    ``direct``: containers are told the API server's own address in the place of its Service's,
+    where no proxy knows that Service, which has no selector.
+    """
+
+    def __init__(
+        self,
+        plane: ControlPlane,
+        topology: Topology,
+        nodes: Sequence[Node],
+        *,
+        direct: bool = False,
+    ) -> None:
         self.plane = plane
+        self.direct = direct
         self.topology = topology
         self.given = tuple(nodes)
         self.nodes: dict[str, HollowNode] = {}
@@ -112,10 +125,11 @@ class HollowKubelets:
     async def _start(self) -> list[Node]:
         plane = self.plane
         service = ip.at(ip.SERVICE_CIDRS[plane.settings.families[0]], 1)
+        host, port = (plane.settings.address, str(PORT)) if self.direct else (service, "443")
         environment = {
-            "KUBERNETES_SERVICE_HOST": service,
-            "KUBERNETES_SERVICE_PORT": "443",
-            "KUBERNETES_SERVICE_PORT_HTTPS": "443",
+            "KUBERNETES_SERVICE_HOST": host,
+            "KUBERNETES_SERVICE_PORT": port,
+            "KUBERNETES_SERVICE_PORT_HTTPS": port,
         }
         for index, node in enumerate(self.given):
             client = Client(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.labs import server
@@ -14,8 +16,14 @@ from harness.labs.netns.topology import CLUSTER_DOMAIN
 
 Container = Mapping[str, Any]
 
+_ROOT = Path(__file__).resolve().parents[4]
+
 PATH = "/run/netpol/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """As in a busybox image: its own applets come first."""
+HARNESS = "netpol-enforcer"
+"""The harness's own image (``deploy/Containerfile``), by its short name."""
+_ENTRY = ("python3", "-m", "harness.enforcer")
+_COMMAND = ("run",)
 DNS_IMAGE = "netpol-lab/dns"
 DNS_HOSTS = f"{RUN}/dns/hosts"
 """The names that the lab's DNS server answers with, as a hosts file."""
@@ -40,9 +48,20 @@ class UnknownImageError(Exception):
     def __init__(self, image: str) -> None:
         super().__init__(
             f'Failed to pull image "{image}": this lab runs no images: nginx and busybox of this '
-            "machine stand for images of these names. Use one of them, or run on a real cluster "
-            "(--lab kind, --lab kubeconfig)"
+            f"machine, and this checkout, stand for images called nginx, busybox and {HARNESS}. "
+            "Use one of them, or run on a real cluster (--lab kind, --lab kubeconfig)"
         )
+
+
+def environment_of(image: str) -> dict[str, str]:
+    """What an image itself sets: the harness's runs this machine's Python with this checkout."""
+    if short_name(image) != HARNESS:
+        return {"PATH": PATH}
+    return {
+        "PATH": f"{Path(sys.executable).parent}:{PATH}",
+        "PYTHONPATH": str(_ROOT),
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def short_name(image: str) -> str:
@@ -66,7 +85,7 @@ def run_of(
     """
     image = container.get("image", "")
     name = "dns" if image == DNS_IMAGE else short_name(image)
-    if name not in ("nginx", "busybox", "dns"):
+    if name not in ("nginx", "busybox", "dns", HARNESS):
         raise UnknownImageError(image)
     argv = [expand(word, env) for word in container.get("command") or ()]
     args = [expand(word, env) for word in container.get("args") or ()]
@@ -101,6 +120,8 @@ def run_of(
         return Run(command, files, tcp, ports["UDP"])
     if name == "dns":
         return Run(dns_command(), {}, ports["TCP"], ())
+    if name == HARNESS:
+        return Run((*(argv or _ENTRY), *(args or (() if argv else _COMMAND))), {}, ports["TCP"])
     return Run((*argv, *args) if argv or args else ("sh",), {})
 
 

@@ -50,11 +50,12 @@ def workload(pod: Pod) -> Pod:
 
 
 def by_name(*clients: str) -> Probes:
-    """These clients ask for nginx by its name."""
+    """These clients ask for nginx by its name; and for each replica, since an answer by the name, or
+    silence, is that of one of them."""
     return Probes(
-        vias=(Via.SERVICE_NAME,),
+        vias=(Via.SERVICE_NAME, Via.POD_IP),
         sources=tuple(map(Endpoint.parse, clients)),
-        targets=(Endpoint.parse("svc:np-demo/nginx"),),
+        targets=(Endpoint.parse("svc:np-demo/nginx"), Endpoint.parse("np-demo/nginx-*")),
     )
 
 

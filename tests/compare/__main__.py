@@ -1,10 +1,11 @@
 """``make compare``: the enforcer on both data planes and every engine that is here, in one run.
 
     python -m tests.compare [--engine ENTRY.toml:ENGINE]… [--suites suites/] [--sizes 10 …]
-                            [--changes 0 100 1000] [--out build/compare] [--draw]
+                            [--changes 0 100 1000] [--only calico …] [--out build/compare] [--draw]
 
-Figures go to ``figures.json``, runs of the suites to ``records/NAME``, and the page to
-``comparison.md`` with its plots beside it. ``--draw`` makes the page again out of what is there.
+First all are measured, then the suites are run on each. ``figures.json`` holds what is there so
+far: a run that was broken off can be drawn (``--draw``, which takes nothing anew). Runs of the
+suites are in ``records/NAME``, and the page is ``comparison.md`` with its plots beside it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.labs.base import LabError
 from tests.compare import contenders, measure, page
@@ -29,14 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     figures = out / "figures.json"
     if not options.draw:
-        figures.write_text(json.dumps(_taken(options), indent=1) + "\n")
+        for taken in _taken(options):
+            figures.write_text(json.dumps(taken, indent=1) + "\n")
     page.write(json.loads(figures.read_text()), out)
     print(f"the page: {out / 'comparison.md'}")
     return 0
 
 
-def _taken(options: argparse.Namespace) -> dict[str, object]:
-    there, missing = contenders.foreign(options.engine)
+def _taken(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """All that is known, again and again as it comes to be more."""
+    there, missing = contenders.foreign(options.engine, options.only)
     everyone = [*contenders.enforcer(), *there]
     begun = time.monotonic()
 
@@ -45,24 +49,7 @@ def _taken(options: argparse.Namespace) -> dict[str, object]:
 
     for text in missing:
         say(f"not compared: {text}")
-    found: dict[str, object] = {}
-    alone: dict[str, object] = {}
-    records: dict[str, str] = {}
-    for one in everyone:
-        key = f"{one.place.fabric}, {one.place.dataplane}"
-        try:
-            if key not in alone:
-                alone[key] = measure.without(contenders.none(one.place))
-            found[one.name] = {
-                **measure.measured(one, options.changes, options.sizes, say),
-                "alone": key,
-            }
-        except (LabError, AssertionError) as error:
-            missing.append(f"{one.name} could not be measured: {str(error).splitlines()[0]}")
-            say(missing[-1])
-        if options.suites:
-            records[one.name] = _suites(one, options, say)
-    return {
+    found: dict[str, Any] = {
         "machine": {
             "processors": os.cpu_count(),
             "kernel": platform.release(),
@@ -72,10 +59,24 @@ def _taken(options: argparse.Namespace) -> dict[str, object]:
         },
         "missing": missing,
         "suites": options.suites,
-        "alone": alone,
-        "engines": found,
-        "records": records,
+        "alone": {},
+        "engines": {},
+        "records": {},
     }
+    for one in everyone:
+        key = f"{one.place.fabric}, {one.place.dataplane}"
+        try:
+            if key not in found["alone"]:
+                found["alone"][key] = measure.without(contenders.none(one.place))
+            taken = measure.measured(one, options.changes, options.sizes, say)
+            found["engines"][one.name] = {**taken, "alone": key}
+        except (LabError, AssertionError) as error:
+            missing.append(f"{one.name} could not be measured: {str(error).splitlines()[0]}")
+            say(missing[-1])
+        yield found
+    for one in everyone if options.suites else ():
+        found["records"][one.name] = _suites(one, options, say)
+        yield found
 
 
 def _suites(one: contenders.Contender, options: argparse.Namespace, say: object) -> str:
@@ -94,6 +95,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make compare", description=__doc__.partition("\n")[0])
     option = parser.add_argument
     option("--engine", action="append", default=[], metavar="ENTRY.toml:ENGINE")
+    option("--only", nargs="+", default=[], metavar="CNI", help="of the engines here (all)")
     option("--suites", nargs="*", default=["suites/"], help="what of the suites is run (all)")
     option("--sizes", nargs="+", type=int, default=[10, 100, 1000, 10_000])
     option("--changes", nargs="+", type=int, default=[0, 100, 1000])

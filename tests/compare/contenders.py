@@ -48,10 +48,10 @@ def none(like: Place) -> Contender:
     return Contender("no engine", catalogue.get("none"), None, place, ())
 
 
-def foreign(brought: Sequence[str]) -> tuple[list[Contender], list[str]]:
+def foreign(brought: Sequence[str], only: Sequence[str] = ()) -> tuple[list[Contender], list[str]]:
     """Every engine that is here, and why each other one is not compared.
 
-    ``brought``: more of them, as ``ENTRY.toml:ENGINE``.
+    ``brought``: more of them, as ``ENTRY.toml:ENGINE``. ``only``: of the catalogue's, these.
     """
     there: list[Contender] = []
     missing: list[str] = []
@@ -62,7 +62,11 @@ def foreign(brought: Sequence[str]) -> tuple[list[Contender], list[str]]:
         _add(wanted, arguments, there, missing)
     for name in catalogue.names():
         cni = catalogue.get(name)
-        if cni.api_engine is not None and cni.api_engine.foreign:
+        if cni.api_engine is None or not cni.api_engine.foreign:
+            continue
+        if only and name not in only:
+            missing.append(f"{cni.title} was left out of this run")
+        else:
             _add(Wanted(name), ("--lab", "netns", "--cni", name), there, missing)
     return there, missing
 

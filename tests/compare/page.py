@@ -19,6 +19,7 @@ Json = dict[str, Any]
 COLOURS = ("#2b5fa8", "#1b7f4b", "#b8860b", "#a8452b", "#7a3b8f", "#337777", "#884466")
 TITLE = "Side by side"
 NOTHING = compare.NOTHING
+BY_HAND = ("Calico", "Weave", "kube-router")
 KNOWN = """
 Of others there are figures taken by hand, on 2 processors, on namespaces made by hand and with
 another probe: medians in milliseconds, allow/deny, with no policy and with 1,000 of which 750
@@ -66,8 +67,8 @@ def _intro(figures: Json) -> str:
         "(`make compare`), each on the embedded lab with a real API server: the policy engine "
         "only, on the lab's network.\n\n"
         f"Taken on {machine['taken']}: {machine['processors']} processors, Linux "
-        f"{machine['kernel']}, Python {machine['python']}, load average {machine['load']:.0f} at "
-        f"the end.\n\n{who}\n"
+        f"{machine['kernel']}, Python {machine['python']}, load average {machine['load']:.0f} "
+        f"before it.\n\n{who}\n"
     )
     if machine["load"] > 2 * machine["processors"]:
         text += (
@@ -76,7 +77,9 @@ def _intro(figures: Json) -> str:
         )
     notes = "\n".join(f"- {note}" for one in engines.values() for note in one.get("notes", ()))
     text += f"\n**Not to be had**:\n\n{notes}\n" if notes else ""
-    return text + (f"\n**Not run**:\n\n{missing}\n" if missing else "") + KNOWN
+    text += f"\n**Not run**:\n\n{missing}\n" if missing else ""
+    here = " ".join(engines)
+    return text + ("" if all(name in here for name in BY_HAND) else KNOWN)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.timeout(600)
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "clusters" / "kind-calico.yaml"
+KINDNETS = ROOT / "clusters" / "kind-kindnet.yaml"
 NUMBERS = count(1)
 
 NAME = "netpol-agent-1"
@@ -430,6 +431,8 @@ def test_an_option_that_cannot_be_meant_is_refused(
         ("agent", KindOptions(files=(Path("none.yaml"),)), {}, "none.yaml: No such file"),
         ("agent", KindOptions(), {"families": (4, 6)}, "is installed for ipv4 here, and not for"),
         ("agent", KindOptions(network="flannel"), {}, "brings its own network"),
+        ("agent", KindOptions(config=Path("my.yaml")), {}, "my.yaml: No such file"),
+        ("agent", KindOptions(config=KINDNETS), {}, "its own network beside that of Agent"),
         ("cilium", KindOptions(), {}, "pins no manifest of Cilium"),
         ("enforcer", KindOptions(network="kindnet"), {}, "two policy engines at once"),
         ("enforcer", KindOptions(network="kinnet"), {}, "no CNI named 'kinnet'"),

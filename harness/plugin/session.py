@@ -72,6 +72,7 @@ class Run:
             ("--lab-kind-image", options.kind_image, ""),
             ("--lab-kind-config", str(options.kind_config or ""), ""),
             ("--lab-network", options.network, ""),
+            ("--lab-reuse", options.reuse, ""),
             ("--lab-context", self.place.context, ""),
             ("--lab-server-image", self.place.server_image, ""),
             ("--lab-client-image", self.place.client_image, ""),

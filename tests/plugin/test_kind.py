@@ -392,6 +392,7 @@ def test_a_run_makes_its_cluster_and_another_takes_it_again(
     again = run_clean(*asked, "--lab-reuse", name)
     assert again.code == 0, again.out
     assert f"kind cluster {name}, which is left as it is at the end" in again.out
+    assert all(f"--lab-reuse {name}" in one.rerun for one in again.record.scenarios)
     assert standins.clusters == [name]
     assert cli.main(["clean"]) == 0
     assert standins.clusters == [name]

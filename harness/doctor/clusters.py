@@ -69,7 +69,13 @@ def kind_limits() -> list[Check]:
         cni = catalogue.get(name)
         for module in cni.modules if "kind" in cni.labs else ():
             wanted.setdefault(module, []).append(name)
-    found = limits.look(modules=sorted(wanted), disk=disk, cgroups=cgroups, tried=limits.tried)
+    found = limits.look(
+        kubernetes=(1, 0),  # what the newest nodes refuse, older ones may bear
+        modules=sorted(wanted),
+        disk=disk,
+        cgroups=cgroups,
+        tried=limits.tried,
+    )
     return [_check(limit, wanted) for limit in found]
 
 

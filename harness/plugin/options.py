@@ -89,6 +89,11 @@ def add(parser: pytest.Parser) -> None:
         help="--lab kind: node image, or a version of Kubernetes (1.36, pinned by digest)",
     )
     option(
+        "--lab-kind-config",
+        metavar="FILE",
+        help="--lab kind: kind's configuration to start from, in the place of the catalogue's",
+    )
+    option(
         "--lab-clusters",
         type=count(1, 16),
         metavar="N",
@@ -267,6 +272,7 @@ class Options:
     api_version: str | None
     api_binaries: Path | None
     kind_image: str
+    kind_config: Path | None
     clusters: int | None
     reuse: str
     network: str
@@ -323,6 +329,7 @@ class Options:
             proxy=get("lab_proxy"),
             api_version=get("lab_api_version"),
             kind_image=get("lab_kind_image") or "",
+            kind_config=here / file if (file := get("lab_kind_config")) else None,
             clusters=get("lab_clusters"),
             reuse=get("lab_reuse") or "",
             network=get("lab_network") or "",

@@ -71,7 +71,9 @@ class Run:
             ("--lab-api-version", self.place.api_version, place.API_VERSION),
             ("--lab-api-binaries", str(self.place.api_binaries or ""), ""),
             ("--lab-kind-image", options.kind_image, ""),
+            ("--lab-kind-config", str(options.kind_config or ""), ""),
             ("--lab-network", options.network, ""),
+            ("--lab-reuse", options.reuse, ""),
             ("--lab-context", self.place.context, ""),
             ("--lab-server-image", self.place.server_image, ""),
             ("--lab-client-image", self.place.client_image, ""),
@@ -205,6 +207,7 @@ def _checked(config: pytest.Config, decided: Mapping[str, Any]) -> Run:
             dry_run=options.dry_run,
             kind=place.KindOptions(
                 image=options.kind_image,
+                config=options.kind_config,
                 clusters=options.clusters or 1,
                 reuse=options.reuse,
                 files=options.cni_manifests,
@@ -251,6 +254,7 @@ def _fitting(options: Options, api: bool, lab: str) -> None:
         ),
         ("--lab kind", lab == "kind"): (
             ("--lab-kind-image", options.kind_image),
+            ("--lab-kind-config", options.kind_config),
             ("--lab-clusters", options.clusters),
             ("--lab-reuse", options.reuse),
             ("--lab-network", options.network),

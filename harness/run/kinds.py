@@ -96,17 +96,28 @@ def _check_entry(cni: Cni, place: Place) -> None:
         )
     if place.kind.network and not cni.base:
         raise LabError(f"--lab-network: {cni.title} brings its own network")
-    if not (cni.manifests or cni.routes or place.kind.files) and _own_network(cni):
+    file = _config(cni, place)
+    bare, brings = config.bare(config.read(file)), cni.manifests or cni.routes or place.kind.files
+    if brings and not bare:
+        raise LabError(
+            f"{file}: kind would install its own network beside that of {cni.title}",
+            hint="networking: {disableDefaultCNI: true}",
+        )
+    if bare and not brings:
         raise LabError(
             f"the catalogue pins no manifest of {cni.title}",
             hint="; ".join(["--lab-cni-manifest FILE takes one", *cni.notes[:1]]),
         )
 
 
-def _own_network(cni: Cni) -> bool:
-    """Whether kind is told to leave the network to the CNI."""
-    data = config.read(manifests.ROOT / "clusters" / cni.config) if cni.config else {}
-    return bool((data.get("networking") or {}).get("disableDefaultCNI", True))
+def _config(cni: Cni, place: Place) -> Path:
+    """kind's configuration to start from: the one that was given, or else the entry's."""
+    if not (place.kind.config or cni.config):
+        raise LabError(
+            f"the entry of {cni.title} names no configuration of kind (config)",
+            hint="--lab-kind-config FILE takes one",
+        )
+    return place.kind.config or manifests.ROOT / "clusters" / cni.config
 
 
 def _base(cni: Cni, place: Place) -> Cni | None:
@@ -193,7 +204,7 @@ def recipe(cni: Cni, place: Place, say: Say = lambda _: None, *, download: bool 
     Raises LabError."""
     options = place.kind
     offline = options.offline or options.archives is not None
-    path = manifests.ROOT / "clusters" / cni.config
+    path = _config(cni, place)
     base = _base(cni, place)
     data = config.made(config.read(path), nodes=place.nodes, families=place.families, labels={})
     values = {"pod_subnet": config.pod_subnets(data)[0], "dataplane": place.dataplane}

@@ -91,7 +91,8 @@ def fetch(manifest: Manifest, *, offline: bool = False, say: Say = lambda _: Non
     """Download a manifest into the cache. Raises LabError."""
     if offline:
         raise LabError(
-            f"{manifest.url} is not in the cache, and nothing is to be downloaded (--lab-offline)",
+            f"{manifest.url} is not in the cache, and nothing is to be downloaded "
+            "(--lab-offline or --lab-images)",
             hint=f"bring it along as {_cached(manifest)}, or as a file in --lab-images, or another "
             "with --lab-cni-manifest",
         )

@@ -21,13 +21,15 @@ API_VERSION = "1.36"
 class KindOptions:
     """What can be asked for of ``--lab kind``.
 
-    ``image``: a node image or a version of Kubernetes; ``clusters``: how many; ``reuse``: the name
-    of one that is there; ``files``: manifests in the place of the catalogue's; ``archives``: a
-    directory of image archives; ``offline``: nothing is downloaded; ``network``: the entry whose
-    network a mere policy engine stands on.
+    ``image``: a node image or a version of Kubernetes; ``config``: a file in the place of the
+    catalogue's; ``clusters``: how many; ``reuse``: the name of one that is there; ``files``:
+    manifests in the place of the catalogue's; ``archives``: a directory of image archives;
+    ``offline``: nothing is downloaded; ``network``: the entry whose network a mere policy engine
+    stands on.
     """
 
     image: str = ""
+    config: Path | None = None
     clusters: int = 1
     reuse: str = ""
     files: tuple[Path, ...] = ()

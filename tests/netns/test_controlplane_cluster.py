@@ -458,6 +458,12 @@ def test_actions_and_what_the_lab_fills_in(cluster: EmbeddedClusterLab) -> None:
     ):
         eventually(lambda text=text, answer=answer: answer in _ask(shell, f"wget -qO - {text}"))
     shell.close()
+    # As with containerd: the end of either output is that of the input, and a shell ends with it.
+    container = objects.client_container(known.pods["y", "c"])
+    rash = stream.ExecShell(cluster.api, "y", "c", container, ("sh", "-c", "exec sh 2>&1"))
+    with pytest.raises(ShellLostError, match="the shell has ended"):
+        eventually(rash.receive)
+    rash.close()
 
     cluster.apply(
         [

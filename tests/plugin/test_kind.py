@@ -35,6 +35,7 @@ pytestmark = pytest.mark.timeout(600)
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "clusters" / "kind-calico.yaml"
+KINDNETS = ROOT / "clusters" / "kind-kindnet.yaml"
 NUMBERS = count(1)
 
 NAME = "netpol-agent-1"
@@ -391,6 +392,7 @@ def test_a_run_makes_its_cluster_and_another_takes_it_again(
     again = run_clean(*asked, "--lab-reuse", name)
     assert again.code == 0, again.out
     assert f"kind cluster {name}, which is left as it is at the end" in again.out
+    assert all(f"--lab-reuse {name}" in one.rerun for one in again.record.scenarios)
     assert standins.clusters == [name]
     assert cli.main(["clean"]) == 0
     assert standins.clusters == [name]
@@ -430,6 +432,8 @@ def test_an_option_that_cannot_be_meant_is_refused(
         ("agent", KindOptions(files=(Path("none.yaml"),)), {}, "none.yaml: No such file"),
         ("agent", KindOptions(), {"families": (4, 6)}, "is installed for ipv4 here, and not for"),
         ("agent", KindOptions(network="flannel"), {}, "brings its own network"),
+        ("agent", KindOptions(config=Path("my.yaml")), {}, "my.yaml: No such file"),
+        ("agent", KindOptions(config=KINDNETS), {}, "its own network beside that of Agent"),
         ("cilium", KindOptions(), {}, "pins no manifest of Cilium"),
         ("enforcer", KindOptions(network="kindnet"), {}, "two policy engines at once"),
         ("enforcer", KindOptions(network="kinnet"), {}, "no CNI named 'kinnet'"),

@@ -90,3 +90,10 @@ def test_made_for_a_run() -> None:
     assert six["networking"]["podSubnet"] == "fd00:10:244::/56"
     assert [node["role"] for node in six["nodes"]] == ["control-plane"]
     assert base == config.read(CLUSTERS / "kind-calico.yaml")
+
+
+def test_kubelets_that_bear_cgroup_v1() -> None:
+    patch = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\n"
+    assert config.bears_cgroup1({"kubeadmConfigPatches": ["a: [", patch + "failCgroupV1: false"]})
+    assert not config.bears_cgroup1({"kubeadmConfigPatches": [patch + "failCgroupV1: true"]})
+    assert not config.bears_cgroup1(GOOD)

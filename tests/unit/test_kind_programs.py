@@ -271,6 +271,9 @@ def test_cgroup_v1_is_refused_where_kubelets_refuse_it(tmp_path: Path) -> None:
         limits.refuse(limits.look(kubernetes=(1, 36), system=system))
     assert "an older --lab-kind-image" in caught.value.hint
     assert len(limits.refuse(limits.look(kubernetes=(1, 34), system=system))) == 1
+    borne = limits.look(kubernetes=(1, 36), bears_cgroup1=True, system=system)
+    assert borne[0].ok
+    assert limits.refuse(borne) == []
 
 
 @pytest.mark.parametrize(("instances", "fails"), [(128, False), (16, True)])

@@ -81,11 +81,17 @@ def path(kind: str, namespace: str = "", name: str = "") -> str:
     return f"/{resource}/{name}" if name else f"/{resource}"
 
 
+_STRANGER = (
+    "the server does not know this user: the kubeconfig's token or certificate has run out, or is "
+    "of another cluster; `kubectl auth whoami` tells the same"
+)
+
+
 class ApiError(LabError):
     """The server refused a request. ``status`` is HTTP's (0: there was no answer at all)."""
 
     def __init__(self, message: str, status: int, reason: str = "", body: Object | None = None):
-        super().__init__(message)
+        super().__init__(message, hint=_STRANGER if status == 401 else "")
         self.status = status
         self.reason = reason
         self.body = body or {}

@@ -37,17 +37,27 @@ _STREAM = (
     f'test -e {_MODULE} && case "`nginx -V 2>&1`" in '
     f'*with-stream=dynamic*) echo "load_module {_MODULE};";; esac'
 )
-# A shell whose read is broken off by the end of its server says so.
-_WAIT = f'read -r code < {_END} || code=1; exit "${{code:-0}}"'
+
+
+def _wait(well: str) -> str:
+    """Wait for an exit code. A process that ends, of those that were left to the first one too,
+    breaks its reading off: it reads on as long as all is ``well``."""
+    return (
+        f"{{ until read -r code < {_END}; do {well} || exit 1; done; }} 2>/dev/null; "
+        'exit "${code:-0}"'
+    )
+
+
 _SERVE = (
     f"mkfifo {_END} && cd /tmp && "
     '{{ {first}printf %s "$NETPOL_CONFIG"; }} > nginx.conf && '
     'printf %s "$NETPOL_PAGE" > index.html && '
-    "trap 'exit 0' TERM && "
-    "{{ nginx -e stderr -c /tmp/nginx.conf -g 'daemon off; master_process off; user root;' & }} && "
+    "trap 'exit 0' TERM && trap : CHLD && "  # dash would read on else
+    "{{ nginx -e stderr -c /tmp/nginx.conf -g 'daemon off; master_process off; user root;' & }} "
+    "|| exit 1; "
     "{wait}"
 )
-_IDLE = f"trap 'exit 0' TERM; mkfifo {_END}; {_WAIT}"
+_IDLE = f"trap 'exit 0' TERM; mkfifo {_END}; {_wait(f'[ -p {_END} ]')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +188,8 @@ def _containers(item: Pod, images: Images, families: Sequence[int], answers_as: 
 def _serve(images: Images, udp: Sequence[int]) -> str:
     """The shell text that a server's container runs."""
     looks = udp and images.stream_module is None
-    return _SERVE.format(first=f"{_STREAM}; " if looks else "", wait=_WAIT)
+    # A zombie has no program.
+    return _SERVE.format(first=f"{_STREAM}; " if looks else "", wait=_wait("[ -e /proc/$!/exe ]"))
 
 
 def _literal(text: str) -> str:

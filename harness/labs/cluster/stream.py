@@ -41,7 +41,8 @@ STDIN, STDOUT, STDERR, ERROR = 0, 1, 2, 3
 
 _OPEN_SECONDS = 30.0
 _SEND_SECONDS = 10.0
-_MERGED = ("sh", "-c", "exec sh 2>&1")
+# Standard error stays open, as 9: containerd takes the end of either output for the end of all.
+_MERGED = ("sh", "-c", "exec 9>&2; exec sh 2>&1")
 
 
 class ExecShell:

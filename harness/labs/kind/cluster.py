@@ -112,6 +112,7 @@ class KindCluster:
                 )
         found = limits.look(
             kubernetes=versions.of_image(self.image),
+            bears_cgroup1=config.bears_cgroup1(config.read(self.recipe.config)),
             modules=self.recipe.modules,
             disk=self.kind.runtime.root(),
             cgroups=self.kind.runtime.cgroups(),

@@ -119,6 +119,23 @@ def made(
     return data
 
 
+def bare(data: Mapping[str, Any]) -> bool:
+    """Whether kind installs no network of its own."""
+    return bool((data.get("networking") or {}).get("disableDefaultCNI"))
+
+
+def bears_cgroup1(data: Mapping[str, Any]) -> bool:
+    """Whether the kubelets of all nodes are told to run on cgroup v1 all the same."""
+    for text in data.get("kubeadmConfigPatches") or ():
+        try:
+            patch = yaml.safe_load(text)
+        except yaml.YAMLError:
+            continue  # kind tells of it
+        if isinstance(patch, dict) and patch.get("failCgroupV1") is False:
+            return True
+    return False
+
+
 def pod_subnets(data: Mapping[str, Any]) -> list[str]:
     """Where pods get addresses from, as the configuration or kind's default has it."""
     networking = data.get("networking") or {}

@@ -45,18 +45,20 @@ class Limit:
 def look(
     *,
     kubernetes: tuple[int, int] | None = None,
+    bears_cgroup1: bool = False,
     modules: Sequence[str] = (),
     disk: Path | None = None,
     cgroups: str = "",
     tried: Callable[[str], bool | None] = lambda _: None,
     system: Path = Path("/"),
 ) -> list[Limit]:
-    """All limits. ``kubernetes`` is the minor version of the nodes (None: the newest), ``modules``
-    the kernel modules that the CNI needs, ``disk`` where the runtime keeps its images,
-    ``cgroups`` the version that the runtime tells of (empty: this machine is looked at). ``tried``
-    tells of a module whether its ability was tried and is there. ``system``: the file system."""
+    """All limits. ``kubernetes`` is the minor version of the nodes (None: the newest),
+    ``bears_cgroup1``: their kubelets are told to bear cgroup v1; ``modules`` the kernel modules
+    that the CNI needs, ``disk`` where the runtime keeps its images, ``cgroups`` the version that
+    the runtime tells of (empty: this machine is looked at). ``tried`` tells of a module whether
+    its ability was tried and is there. ``system``: the file system."""
     return [
-        _cgroups(kubernetes, cgroups or _version_here(system)),
+        _cgroups(kubernetes, cgroups or _version_here(system), bears_cgroup1),
         *(_inotify(name, system) for name in INOTIFY),
         *([_disk(disk)] if disk is not None else []),
         *(_module(name, tried, system) for name in modules),
@@ -89,18 +91,21 @@ def _version_here(system: Path) -> str:
     return "1" if (mounted / "memory").is_dir() or (mounted / "unified").is_dir() else ""
 
 
-def _cgroups(kubernetes: tuple[int, int] | None, version: str) -> Limit:
+def _cgroups(kubernetes: tuple[int, int] | None, version: str, borne: bool) -> Limit:
     if version == "2":
         return Limit("cgroups", True, "version 2")
     if not version:
         return Limit("cgroups", None, "which version is not known")
     since = ".".join(map(str, CGROUP2_SINCE))
+    if borne:
+        return Limit("cgroups", True, "version 1, which the kubelets are told to bear")
     refused = kubernetes is None or kubernetes >= CGROUP2_SINCE
     return Limit(
         "cgroups",
         False if refused else None,
         f"version 1: node images of Kubernetes {since} and newer refuse it",
-        "boot with systemd.unified_cgroup_hierarchy=1, or take an older --lab-kind-image",
+        "boot with systemd.unified_cgroup_hierarchy=1, or take an older --lab-kind-image, or a "
+        "--lab-kind-config whose kubelets bear it (failCgroupV1: false)",
     )
 
 

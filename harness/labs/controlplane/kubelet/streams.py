@@ -207,18 +207,15 @@ class _Session:
                 theirs.append(terminal)
                 fds = [terminal] * 3
                 self._stdin = os.dup(ours)
-                self._take(ours, STDOUT)
+                self._take(ours, STDOUT, asked=True)
             else:
                 if self.input:
                     fds[0], self._stdin = os.pipe()
                     theirs.append(fds[0])
-                for number, wanted in ((STDOUT, self.output), (STDERR, self.error)):
-                    if wanted:
-                        ours, fds[number] = os.pipe()
-                        theirs.append(fds[number])
-                        self._take(ours, number)
-            if not self._open_outputs:
-                self._to_send.put_nowait(None)
+                for number, asked in ((STDOUT, self.output), (STDERR, self.error)):
+                    ours, fds[number] = os.pipe()
+                    theirs.append(fds[number])
+                    self._take(ours, number, asked=asked)
             if self._stdin >= 0:
                 os.set_blocking(self._stdin, False)
             return await worker.node.runtime.spawn(
@@ -228,16 +225,22 @@ class _Session:
             for fd in theirs:
                 os.close(fd)
 
-    def _take(self, fd: int, channel: int) -> None:
+    def _take(self, fd: int, channel: int, *, asked: bool) -> None:
+        """Pass an output on, if it was asked for. Like containerd, take the end of either for the
+        end of the input as well: who closes one of them ends the conversation."""
         self._open_outputs += 1
 
+        def feed(data: bytes) -> None:
+            if asked:
+                self._to_send.put_nowait(bytes([channel]) + data)
+
         def end() -> None:
+            self._close_input()
             self._open_outputs -= 1
             if not self._open_outputs:
                 self._to_send.put_nowait(None)
 
-        mark = bytes([channel])
-        on_output(fd, lambda data: self._to_send.put_nowait(mark + data), end)
+        on_output(fd, feed, end)
 
     async def _send_output(self) -> None:
         while (data := await self._to_send.get()) is not None:
@@ -278,6 +281,7 @@ class _Session:
 
     def _close_input(self) -> None:
         if self._stdin >= 0:
+            asyncio.get_running_loop().remove_writer(self._stdin)
             os.close(self._stdin)
             self._stdin = -1
 
@@ -286,10 +290,8 @@ async def _writable(fd: int) -> None:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
     loop.add_writer(fd, settle, done)
-    try:
-        await done
-    finally:
-        loop.remove_writer(fd)
+    await done
+    loop.remove_writer(fd)
 
 
 def _shown(line: Line, stamps: bool) -> bytes:

@@ -50,7 +50,7 @@ def workload(pod: Pod) -> Pod:
 
 
 def by_name(*clients: str) -> Probes:
-    """These clients ask for nginx by its name; and for each replica, since an answer by the name, or
+    """These clients ask for nginx by its name; and for each replica, for an answer by the name, or
     silence, is that of one of them."""
     return Probes(
         vias=(Via.SERVICE_NAME, Via.POD_IP),

@@ -199,6 +199,7 @@ def exec_shell(api: Api, where: bytes, seconds: float = _ALLOWED_SECONDS) -> str
 def serve() -> int:
     """Serve the harness on standard input and output. Nobody reads the errors from there on."""
     api = in_cluster()
+    os.dup(2)  # stays open: containerd takes the end of either output for the end of all
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     with contextlib.suppress(FrameError):  # the harness is of another version: it is told enough
         Worker(lambda where: exec_shell(api, where), 0, 1).run()

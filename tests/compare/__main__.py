@@ -61,7 +61,7 @@ def _taken(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         "suites": options.suites,
         "alone": {},
         "engines": {},
-        "records": {},
+        "records": dict(options.record),
     }
     for one in everyone:
         key = f"{one.place.fabric}, {one.place.dataplane}"
@@ -75,7 +75,8 @@ def _taken(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             say(missing[-1])
         yield found
     for one in everyone if options.suites else ():
-        found["records"][one.name] = _suites(one, options, say)
+        if one.name not in found["records"]:
+            found["records"][one.name] = _suites(one, options, say)
         yield found
 
 
@@ -91,12 +92,27 @@ def _suites(one: contenders.Contender, options: argparse.Namespace, say: object)
     return str((folder / "latest").resolve())
 
 
+def _named(text: str) -> tuple[str, str]:
+    name, _, folder = text.partition("=")
+    if not (Path(folder) / "record.json").is_file():
+        raise argparse.ArgumentTypeError(f"{text}: NAME=FOLDER, with the record.json of a run")
+    return name, folder
+
+
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make compare", description=__doc__.partition("\n")[0])
     option = parser.add_argument
     option("--engine", action="append", default=[], metavar="ENTRY.toml:ENGINE")
     option("--only", nargs="+", default=[], metavar="CNI", help="of the engines here (all)")
     option("--suites", nargs="*", default=["suites/"], help="what of the suites is run (all)")
+    option(
+        "--record",
+        action="append",
+        default=[],
+        type=_named,
+        metavar="NAME=FOLDER",
+        help="a run of the suites that was made before, in the place of another",
+    )
     option("--sizes", nargs="+", type=int, default=[10, 100, 1000, 10_000])
     option("--changes", nargs="+", type=int, default=[0, 100, 1000])
     option("--out", type=Path, default=Path("build/compare"))

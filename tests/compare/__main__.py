@@ -24,6 +24,8 @@ from typing import Any
 from harness.labs.base import LabError
 from tests.compare import contenders, measure, page
 
+_STAT = Path("/proc/stat")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
@@ -54,7 +56,7 @@ def _taken(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "processors": os.cpu_count(),
             "kernel": platform.release(),
             "python": platform.python_version(),
-            "load": os.getloadavg()[0],
+            "busy": _busy(),
             "taken": time.strftime("%Y-%m-%d"),
         },
         "missing": missing,
@@ -78,6 +80,19 @@ def _taken(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         if one.name not in found["records"]:
             found["records"][one.name] = _suites(one, options, say)
         yield found
+
+
+def _busy(seconds: float = 2.0) -> float:
+    """How much of the processors other work takes, from 0 to 1."""
+
+    def used() -> tuple[int, int]:
+        user, nice, system, idle, wait, *more = map(int, _STAT.read_text().split()[1:9])
+        return idle + wait, user + nice + system + idle + wait + sum(more)
+
+    before = used()
+    time.sleep(seconds)
+    after = used()
+    return 1 - (after[0] - before[0]) / (after[1] - before[1])
 
 
 def _suites(one: contenders.Contender, options: argparse.Namespace, say: object) -> str:

@@ -43,7 +43,7 @@ WATCH = 1.2  # seconds that a change is watched: more than any engine takes at 1
 TURNS = 8
 ROUNDS = 20
 QUIET = 0.05  # of a processor: an engine that takes less has done its work
-QUIET_SECONDS = 180.0
+QUIET_SECONDS = 120.0
 Json = dict[str, Any]
 
 

@@ -19,6 +19,7 @@ Json = dict[str, Any]
 COLOURS = ("#2b5fa8", "#1b7f4b", "#b8860b", "#a8452b", "#7a3b8f", "#337777", "#884466")
 TITLE = "Side by side"
 NOTHING = compare.NOTHING
+BUSY = 0.2
 BY_HAND = ("Calico", "Weave", "kube-router")
 KNOWN = """
 Of others there are figures taken by hand, on 2 processors, on namespaces made by hand and with
@@ -66,11 +67,11 @@ def _intro(figures: Json) -> str:
         "The in-house enforcer and the policy engines that were here, in one run on one machine "
         "(`make compare`), each on the embedded lab with a real API server: the policy engine "
         "only, on the lab's network.\n\n"
-        f"Taken on {machine['taken']}: {machine['processors']} processors, Linux "
-        f"{machine['kernel']}, Python {machine['python']}, load average {machine['load']:.0f} "
-        f"before it.\n\n{who}\n"
+        f"Taken on {machine['taken']}: {machine['processors']} processors, of which other work "
+        f"took {machine['busy']:.0%} at the beginning, Linux {machine['kernel']}, Python "
+        f"{machine['python']}.\n\n{who}\n"
     )
-    if machine["load"] > 2 * machine["processors"]:
+    if machine["busy"] > BUSY:
         text += (
             "\n**The machine was busy with other work meanwhile**: the figures compare engines of "
             "this run with each other, and are no measure of an idle machine.\n"

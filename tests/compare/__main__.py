@@ -25,6 +25,7 @@ from harness.labs.base import LabError
 from tests.compare import contenders, measure, page
 
 _STAT = Path("/proc/stat")
+_WMEM = Path("/proc/sys/net/core/wmem_default")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,15 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     figures = out / "figures.json"
     if not options.draw:
-        for taken in _taken(options):
+        before = json.loads(figures.read_text()) if options.resume else {}
+        for taken in _taken(options, before):
             figures.write_text(json.dumps(taken, indent=1) + "\n")
     page.write(json.loads(figures.read_text()), out)
     print(f"the page: {out / 'comparison.md'}")
     return 0
 
 
-def _taken(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """All that is known, again and again as it comes to be more."""
+def _taken(options: argparse.Namespace, before: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All that is known, again and again as it comes to be more. ``before``: of a run that was
+    broken off."""
     there, missing = contenders.foreign(options.engine, options.only)
     everyone = [*contenders.enforcer(), *there]
     begun = time.monotonic()
@@ -57,15 +60,18 @@ def _taken(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "kernel": platform.release(),
             "python": platform.python_version(),
             "busy": _busy(),
+            "wmem_default": int(_WMEM.read_text()),
             "taken": time.strftime("%Y-%m-%d"),
         },
         "missing": missing,
         "suites": options.suites,
-        "alone": {},
-        "engines": {},
+        "alone": before.get("alone", {}),
+        "engines": before.get("engines", {}),
         "records": dict(options.record),
     }
     for one in everyone:
+        if one.name in found["engines"]:
+            continue
         key = f"{one.place.fabric}, {one.place.dataplane}"
         try:
             if key not in found["alone"]:
@@ -131,6 +137,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     option("--sizes", nargs="+", type=int, default=[10, 100, 1000, 10_000])
     option("--changes", nargs="+", type=int, default=[0, 100, 1000])
     option("--out", type=Path, default=Path("build/compare"))
+    option("--resume", action="store_true", help="keep what was measured, and measure the rest")
     option("--draw", action="store_true", help="draw the page again out of what was measured")
     return parser.parse_args(argv)
 

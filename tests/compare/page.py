@@ -20,6 +20,7 @@ COLOURS = ("#2b5fa8", "#1b7f4b", "#b8860b", "#a8452b", "#7a3b8f", "#337777", "#8
 TITLE = "Side by side"
 NOTHING = compare.NOTHING
 BUSY = 0.2
+WMEM_DEFAULT = 212_992  # the kernel's default
 BY_HAND = ("Calico", "Weave", "kube-router")
 KNOWN = """
 Of others there are figures taken by hand, on 2 processors, on namespaces made by hand and with
@@ -71,6 +72,13 @@ def _intro(figures: Json) -> str:
         f"took {machine['busy']:.0%} at the beginning, Linux {machine['kernel']}, Python "
         f"{machine['python']}.\n\n{who}\n"
     )
+    if machine["wmem_default"] > WMEM_DEFAULT:
+        text += (
+            f"\n`net.core.wmem_default` was raised to {machine['wmem_default']:,}: in a user "
+            "namespace, which the lab is, a netfilter transaction has to fit a socket's buffer. "
+            "Engines that change a thousand rules at once end at the kernel's default, as Felix "
+            "did; the in-house enforcer does not need it.\n"
+        )
     if machine["busy"] > BUSY:
         text += (
             "\n**The machine was busy with other work meanwhile**: the figures compare engines of "
@@ -118,7 +126,7 @@ def _cost_rows(figures: Json, curve: str) -> tuple[list[str], list[list[str]]]:
     rows = []
     for name, one in engines.items():
         alone = figures["alone"][one["alone"]]["cost"]
-        costs = (alone, *one[curve].values())
+        costs = (alone, *(one[curve].get(size) for size in sizes))
         rows.append([name, *(NOTHING if c is None else f"{1e6 * c:.0f}" for c in costs)])
     return head, rows
 

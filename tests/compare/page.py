@@ -19,6 +19,7 @@ Json = dict[str, Any]
 COLOURS = ("#2b5fa8", "#1b7f4b", "#b8860b", "#a8452b", "#7a3b8f", "#337777", "#884466")
 TITLE = "Side by side"
 NOTHING = compare.NOTHING
+OWN = "enforcer"
 BUSY = 0.2
 WMEM_DEFAULT = 212_992  # the kernel's default
 BY_HAND = ("Calico", "Weave", "kube-router")
@@ -44,10 +45,11 @@ def write(figures: Json, out: Path) -> None:
         "every 4 ms. Milliseconds, median and the longest.\n\n"
         "```{image} img/comparison-change.svg\n:alt: Change to enforcement by engine\n```\n",
         _table(*_change_rows(engines)),
+        _behind(engines),
         "## What a new connection costs\n\n"
         "Processor time of both ends and the node between them, in microseconds, on one node. "
         "Every policy but one lets another application in, at a port of its own; the last one "
-        "allows the connection.\n\n"
+        f"allows the connection. {_noise(figures)}\n\n"
         "```{image} img/comparison-cost.svg\n:alt: Cost of a new connection by policies\n```\n",
         _table(*_cost_rows(figures, "ten"), title="Ten of the policies select the pod"),
         _table(*_cost_rows(figures, "all"), title="All of them select the pod"),
@@ -117,6 +119,37 @@ def _change_rows(engines: Mapping[str, Json]) -> tuple[list[str], list[list[str]
             cells += [_ms(found["allow"]), _ms(found["deny"]) + late]
         rows.append(cells)
     return head, rows
+
+
+def _noise(figures: Json) -> str:
+    """How far apart the same figure is where nothing differs."""
+    costs = sorted(1e6 * alone["cost"] for alone in figures["alone"].values())
+    return (
+        f"Without an engine it was {costs[0]:.0f} to {costs[-1]:.0f}: what differs by no more says "
+        "nothing."
+    )
+
+
+def _behind(engines: Mapping[str, Json]) -> str:
+    """Where another engine is quicker than the in-house enforcer on both of its data planes."""
+    found = []
+    for size in next(iter(engines.values()))["change"]:
+        for kind in ("allow", "deny"):
+            medians = {
+                name: median(one["change"][size][kind])
+                for name, one in engines.items()
+                if one["change"][size] and not one["change"][size]["late"]
+            }
+            own = min((m for name, m in medians.items() if OWN in name), default=0.0)
+            first = min(medians, key=lambda name: medians[name], default="")
+            if first and OWN not in first and medians[first] < 0.9 * own:
+                found.append(
+                    f"- {kind}, {int(size):,} policies: {first} {1e3 * medians[first]:.0f} ms, the "
+                    f"enforcer {1e3 * own:.0f} ms"
+                )
+    if not found:
+        return "In none of these is the in-house enforcer behind by more than a tenth.\n"
+    return "Here the in-house enforcer is behind:\n\n" + "\n".join(found) + "\n"
 
 
 def _cost_rows(figures: Json, curve: str) -> tuple[list[str], list[list[str]]]:

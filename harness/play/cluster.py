@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.labs.base import LabError
 from harness.labs.cluster.api import ApiError, namespaced
+from harness.labs.cluster.pods import is_ready
 from harness.labs.cluster.snapshot import snapshot
 from harness.labs.controlplane.lab import EmbeddedClusterLab
 from harness.labs.netns.topology import external_box, node_box
@@ -114,11 +115,6 @@ def _trouble(pod: Json) -> str:
     return ""
 
 
-def _pod_ready(pod: Json) -> bool:
-    conditions = pod.get("status", {}).get("conditions") or ()
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-
-
 def _rolled_out(workload: Json) -> bool:
     status, wanted = workload.get("status", {}), workload["spec"].get("replicas", 1)
     current = status.get("observedGeneration", 0) >= workload["metadata"]["generation"]
@@ -136,7 +132,7 @@ def _everywhere(daemons: Json) -> bool:
 
 
 _READY = {
-    "Pod": _pod_ready,
+    "Pod": is_ready,
     "Deployment": _rolled_out,
     "StatefulSet": _rolled_out,
     "DaemonSet": _everywhere,

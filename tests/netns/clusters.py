@@ -16,6 +16,29 @@ from harness.model.flow import Endpoint
 Found = TypeVar("Found")
 Json = dict[str, Any]
 
+#: An application in namespace ``shop``: two replicas, their Service, and who asks them.
+SHOP = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: api, namespace: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: api}}
+  template:
+    metadata: {labels: {app: api}}
+    spec: {containers: [{name: nginx, image: nginx, ports: [{containerPort: 80}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: api, namespace: shop}
+spec: {selector: {app: api}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {containers: [{name: b, image: busybox, command: [sleep, infinity]}]}
+"""
+
 SECONDS = 60.0
 """For what takes a fraction of a second on a machine that is not busy."""
 
@@ -53,12 +76,6 @@ def eventually(look: Callable[[], Found | None], seconds: float = SECONDS) -> Fo
 def phase(api: Api, name: str, namespace: str = "default") -> str:
     """A pod's phase."""
     return str(api.get("Pod", namespace, name).get("status", {}).get("phase"))
-
-
-def is_ready(pod: Json | None) -> bool:
-    """Whether a pod is Ready."""
-    conditions = (pod or {}).get("status", {}).get("conditions") or ()
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def pod_manifest(name: str, image: str, *command: str, **spec: Any) -> Json:

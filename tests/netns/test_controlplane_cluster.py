@@ -21,6 +21,7 @@ import pytest
 from harness.labs.base import LabError, ShellLostError
 from harness.labs.cluster import objects, stream
 from harness.labs.cluster.api import Api, ApiError
+from harness.labs.cluster.pods import is_ready
 from harness.labs.controlplane.engines import ACCOUNT_DIRECTORY, ApiEngine, ApiEngines
 from harness.labs.controlplane.lab import EmbeddedClusterLab
 from harness.model.actions import Apply, Delete, Finish, Relabel
@@ -45,7 +46,7 @@ from harness.model.world import (
     Workload,
     World,
 )
-from tests.netns.clusters import cluster_up, eventually, is_ready, phase, pod_manifest, wget
+from tests.netns.clusters import cluster_up, eventually, phase, pod_manifest, wget
 
 pytestmark = pytest.mark.timeout(300)
 

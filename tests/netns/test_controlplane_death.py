@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from harness.labs.base import LabError
+from harness.labs.cluster.pods import is_ready
 from harness.labs.controlplane import binaries
 from harness.labs.controlplane.binaries import Binaries
 from harness.labs.controlplane.lab import EmbeddedClusterLab
 from harness.model.actions import Apply
 from harness.model.world import Namespace, Pod
-from tests.netns.clusters import cluster_up, eventually, is_ready, phase, pod_manifest, wget
+from tests.netns.clusters import cluster_up, eventually, phase, pod_manifest, wget
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -13,38 +13,23 @@ import pytest
 import yaml
 
 from harness.labs.cluster import rbac
+from harness.labs.cluster.pods import is_ready
 from harness.labs.controlplane.engines import account_token
 from harness.labs.controlplane.lab import EmbeddedClusterLab
 from harness.report.record import read
-from tests.netns.clusters import cluster_up, eventually, is_ready
+from tests.netns.clusters import SHOP, cluster_up, eventually
 
 pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).parents[2]
-SHOP = """
+APPLICATION = (
+    """\
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: api, namespace: shop}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: api}}
-  template:
-    metadata: {labels: {app: api}}
-    spec: {containers: [{name: nginx, image: nginx, ports: [{containerPort: 80}]}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: api, namespace: shop}
-spec: {selector: {app: api}, ports: [{port: 80}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec: {containers: [{name: b, image: busybox, command: [sleep, infinity]}]}
+---"""
+    + SHOP
+    + """\
 ---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -54,6 +39,7 @@ spec:
   policyTypes: [Ingress]
   ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 80}]}]
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +47,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCluste
     """With an application in it, and an account that may read it."""
     with cluster_up(tmp_path_factory.mktemp("lab")) as lab:
         api = lab.api
-        documents = [*yaml.safe_load_all(SHOP), *rbac.manifests("default", rights=rbac.READING)]
+        documents = [
+            *yaml.safe_load_all(APPLICATION),
+            *rbac.manifests("default", rights=rbac.READING),
+        ]
         for manifest in documents:
             if manifest["kind"] in ("Pod", "Deployment"):  # no pod before its account
                 eventually(lambda: api.find("ServiceAccount", "shop", "default"))

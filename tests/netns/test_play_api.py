@@ -12,33 +12,16 @@ import pytest
 
 from harness import __main__ as cli
 from harness.play.home import home
-from tests.netns.clusters import eventually
+from tests.netns.clusters import SHOP, eventually
 from tests.ordinary import nobody
 from tests.processes import alive
 
 pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).parents[2]
-MANIFESTS = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: api, namespace: shop}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: api}}
-  template:
-    metadata: {labels: {app: api}}
-    spec: {containers: [{name: nginx, image: nginx, ports: [{containerPort: 80}]}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: api, namespace: shop}
-spec: {selector: {app: api}, ports: [{port: 80}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop, labels: {app: web}}
-spec: {containers: [{name: b, image: busybox, command: [sleep, infinity]}]}
+MANIFESTS = (
+    SHOP
+    + """\
 ---
 apiVersion: v1
 kind: Pod
@@ -52,6 +35,7 @@ spec:
   podSelector: {matchLabels: {app: api}}
   ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]
 """
+)
 OPEN = """
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy

@@ -24,6 +24,7 @@ from harness.labs.cluster.api import ApiError
 from harness.labs.cluster.frames import target
 from harness.labs.cluster.line import WorkerLine, WorkerShell, wait_open
 from harness.labs.cluster.objects import labelled
+from harness.labs.cluster.pods import NO_IMAGE, has_ended, is_ready, states
 from harness.labs.cluster.spread import FanOut, shares
 from harness.labs.cluster.worker import READY
 from harness.model.manifest import to_manifest
@@ -41,7 +42,6 @@ _CONTAINER = "worker"
 _JOB_LABEL = "batch.kubernetes.io/job-name"
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _RBAC = "rbac.authorization.k8s.io"
-_NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 _LONGEST_RUN = 24 * 3600
 _GONE_SECONDS = 120.0
 _PAUSE = 0.1
@@ -223,15 +223,15 @@ class Workers:
         watch = self.lab.watch
         if self._wrong is not None and time.monotonic() < self._wrong[0]:
             raise self._wrong[1]
-        before = {pod["metadata"]["uid"] for _, pod in self._known(watch.pods) if _has_ended(pod)}
+        before = {pod["metadata"]["uid"] for _, pod in self._known(watch.pods) if has_ended(pod)}
         began = time.monotonic()
         deadline = began + self.lab.ready_seconds
 
         def settled(pods: dict[Key, Json]) -> bool:
             there = self._known(pods)
-            ended = {p["metadata"]["uid"] for _, p in there if _has_ended(p)} - before
+            ended = {p["metadata"]["uid"] for _, p in there if has_ended(p)} - before
             failed = ended or any(_lacks_image(p) for _, p in there)
-            return len({i for i, p in there if _is_ready(p)}) >= count or bool(failed)
+            return len({i for i, p in there if _can_serve(p)}) >= count or bool(failed)
 
         while True:
             watch.wait(settled, max(0.0, deadline - time.monotonic()))
@@ -246,7 +246,7 @@ class Workers:
 
     def _not_ready(self, count: int, seconds: float, wrong: LabError | None) -> LabError:
         lab = self.lab
-        there = [pod["metadata"] for _, pod in self._known(lab.watch.pods) if not _is_ready(pod)]
+        there = [pod["metadata"] for _, pod in self._known(lab.watch.pods) if not _can_serve(pod)]
         lines = [lab.condition_of(Pod(one["namespace"], one["name"])) for one in there[:5]]
         lines += [f"  {wrong.message}"] if wrong else []
         return LabError(
@@ -275,7 +275,7 @@ class Workers:
         for index, pod in self._known(lab.watch.pods):
             meta = pod["metadata"]
             known = index in self._lines or not 0 <= index < self.count
-            if known or meta["uid"] in skip or not _is_ready(pod):
+            if known or meta["uid"] in skip or not _can_serve(pod):
                 continue
             where = meta["namespace"], meta["name"], _CONTAINER, (*PROGRAM, "serve")
             try:
@@ -354,20 +354,9 @@ def _role(namespace: str, name: str, account: str) -> list[Json]:
     ]
 
 
-def _is_ready(pod: Json) -> bool:
-    if "deletionTimestamp" in pod["metadata"]:
-        return False
-    conditions = pod.get("status", {}).get("conditions") or ()
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-
-
-def _has_ended(pod: Json) -> bool:
-    return any("terminated" in state for state in _states(pod))
+def _can_serve(pod: Json) -> bool:
+    return "deletionTimestamp" not in pod["metadata"] and is_ready(pod)
 
 
 def _lacks_image(pod: Json) -> bool:
-    return any((one.get("waiting") or {}).get("reason") in _NO_IMAGE for one in _states(pod))
-
-
-def _states(pod: Json) -> list[Json]:
-    return [one["state"] for one in pod.get("status", {}).get("containerStatuses") or ()]
+    return any((one.get("waiting") or {}).get("reason") in NO_IMAGE for one in states(pod))

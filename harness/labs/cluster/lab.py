@@ -18,6 +18,7 @@ from harness.labs.cluster import objects, stream
 from harness.labs.cluster.api import Api, ApiError, path
 from harness.labs.cluster.fanout import Workers
 from harness.labs.cluster.objects import RUN_LABEL, Images
+from harness.labs.cluster.pods import has_ended, is_ready
 from harness.labs.cluster.spread import FanOut
 from harness.labs.cluster.watch import PodWatch
 from harness.model import transition
@@ -305,7 +306,7 @@ class ClusterLab:
 
         def settled(known: dict[Key, Json]) -> bool:
             return all(_ready(known.get(key)) for key in keys) or any(
-                _ended(known.get(key)) for key in keys
+                has_ended(known.get(key)) for key in keys
             )
 
         self.watch.wait(settled, self.ready_seconds)
@@ -728,12 +729,7 @@ def _unless_gone() -> Any:
 
 
 def _ready(pod: Json | None) -> bool:
-    if pod is None:
-        return False
-    status = pod.get("status", {})
-    return bool(status.get("podIPs")) and any(
-        one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ()
-    )
+    return is_ready(pod) and bool((pod or {})["status"].get("podIPs"))
 
 
 def _addresses(slices: Iterable[Json]) -> dict[str, set[str]]:
@@ -745,12 +741,6 @@ def _addresses(slices: Iterable[Json]) -> dict[str, set[str]]:
             if endpoint.get("conditions", {}).get("ready", True):
                 found.setdefault(name, set()).update(endpoint["addresses"])
     return found
-
-
-def _ended(pod: Json | None) -> bool:
-    """Whether a container has ended that should run: the run's pods are never started again."""
-    status = (pod or {}).get("status", {})
-    return any("terminated" in one["state"] for one in status.get("containerStatuses") or ())
 
 
 def _node_of(address: str, nodes: Iterable[Node]) -> str | None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from harness.labs.base import LabError
 from harness.labs.cluster import rbac
 from harness.labs.cluster.api import Api
+from harness.labs.cluster.pods import is_ready
 
 Json = dict[str, Any]
 
@@ -103,8 +104,7 @@ def _is_control_plane(node: Json) -> bool:
 
 def _unfit(node: Json) -> str:
     """Why pods cannot be bound to a node by name, or ""."""
-    conditions = node.get("status", {}).get("conditions") or ()
-    if not any(one["type"] == "Ready" and one["status"] == "True" for one in conditions):
+    if not is_ready(node):
         return "not Ready"
     if node["spec"].get("unschedulable"):
         return "cordoned"

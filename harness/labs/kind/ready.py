@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.labs.base import LabError
 from harness.labs.cluster.api import Api, ApiError, path
+from harness.labs.cluster.pods import NO_IMAGE, is_ready
 from harness.labs.kind.recipe import Rollout
 
 Json = dict[str, Any]
@@ -24,7 +25,6 @@ _PAUSE = 0.25
 _LOG_LINES = 8
 _PODS_TOLD = 6
 #: States of a container in which it waits for an image that does not come.
-NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 
 
 class Waiter:
@@ -113,7 +113,7 @@ class Waiter:
         """The pods of a workload: their states, last events and last log lines."""
         lines = [f"  {one}: {self._lacks(one) or 'rolled out'}"]
         for pod in self._pods(one)[:_PODS_TOLD]:
-            if not _pod_ready(pod):
+            if not is_ready(pod):
                 lines += self._pod_story(pod)
         return lines
 
@@ -214,11 +214,6 @@ def _not_ready(node: Json) -> str:
         if one["type"] == "Ready":
             return "" if one["status"] == "True" else str(one.get("message") or one.get("reason"))
     return "its kubelet has not said anything yet"
-
-
-def _pod_ready(pod: Json) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def _containers(pod: Json) -> list[Json]:

@@ -33,7 +33,7 @@ def main() -> None:
         run(scratch / "nothing", "suites/", "--cni", "none", "-n", "2")
         kind(scratch)
         records = [scratch / one / "latest" for one in ("iptables", "nftables", "nothing", "kind")]
-        draw("compare", *records, SHOWN / "comparison.html")
+        draw("compare", *records, SHOWN / "report-comparison.html")
 
 
 def kind(scratch: Path) -> None:

@@ -35,6 +35,14 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert "named-port" in text_of(tmp_path / "site/features.html")
 
 
+def test_no_report_takes_the_place_of_a_page() -> None:
+    """What is served as it is lies beside the built pages, and would hide one of its name."""
+    served = {path.name for path in (ROOT / "docs/extra").iterdir()}
+    pages = {path.with_suffix(".html").name for path in (ROOT / "docs").glob("*.md")}
+    assert served
+    assert not served & pages
+
+
 def text_of(page: Path) -> str:
     """The words of a page, without its tags."""
     return re.sub(r"<[^>]*>", "", page.read_text(encoding="utf-8"))

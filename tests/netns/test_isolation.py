@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -274,10 +275,12 @@ def test_file_descriptors_are_given_back(tmp_path: Path) -> None:
         lab.exec(Endpoint.parse("x/p"), ["true"])
         shell.close()
         lab.down()
+        gc.collect()  # what earlier tests left to the collector is not this one's
         return len(os.listdir("/proc/self/fd"))
 
     first = round_()
-    assert round_() == first
+    # More may be closed meanwhile that earlier tests had open: three rounds tell a leak from it.
+    assert [round_() for _ in range(3)][-1] <= first
 
 
 def _as(

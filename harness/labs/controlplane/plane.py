@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.labs.base import LabError
-from harness.labs.cluster.api import Api, ApiError
+from harness.labs.cluster.api import Api, ApiError, path
 from harness.labs.controlplane import access, programs
 from harness.labs.controlplane.binaries import Binaries
 from harness.labs.controlplane.dialer import Dialer
@@ -292,19 +292,31 @@ class ControlPlane:
         for name, text in files.items():
             self.holder.request("write", path=f"{HOME}/{name}", text=text)
 
+    def wait_for_controllers(self) -> None:
+        """Until the controller manager works. A node that is there before it is looked at by the
+        controllers of nodes and of pod ranges while both begin; see :meth:`HollowNode.register`.
+        Raises LabError.
+        """
+        account = path("ServiceAccount", "default", "default")
+        self._wait_for(account, "kube-controller-manager", "has not begun to work")
+
     def _wait_ready(self) -> None:
+        self._wait_for("/readyz", "kube-apiserver", "is not ready")
+
+    def _wait_for(self, where: str, program: str, problem: str) -> None:
+        """Until the API server has what is asked for."""
         api = self._api(self.admin_token)
         deadline = time.monotonic() + READY_SECONDS
         while True:
             self.check()
             try:
-                api.text("/readyz", timeout=5)
+                api.text(where, timeout=5)
                 return
             except ApiError as error:
                 if time.monotonic() > deadline:
-                    log = self.logs / "kube-apiserver.log"
+                    log = self.logs / f"{program}.log"
                     raise LabError(
-                        f"kube-apiserver is not ready after {READY_SECONDS:g} s: {error.message}",
+                        f"{program} {problem} after {READY_SECONDS:g} s: {error.message}",
                         hint=f"its whole log is {log}",
                         detail=last_lines(log),
                     ) from None

@@ -151,6 +151,7 @@ class HollowKubelets:
         nodes = list(self.nodes.values())
         for one in nodes:
             await self._listen(one)
+        await self._runtime.off_loop(plane.wait_for_controllers)
         ready = []
         # One after the other: the controller manager gives ranges in the order of its choice to
         # nodes that come at once, and scenarios name addresses of the second node's range.

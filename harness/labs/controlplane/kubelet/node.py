@@ -67,12 +67,17 @@ class HollowNode:
     # -- the Node object ---------------------------------------------------------------------
 
     async def register(self) -> None:
-        """Create the Node, not ready yet: there is no pod network without a pod CIDR."""
+        """Create the Node, not ready yet: there is no pod network without a pod CIDR.
+
+        It has the older labels from the beginning, which the node lifecycle controller would add:
+        an update of a node that is just being given its range lets the allocator look at it twice,
+        and pass a range over.
+        """
         self._conditions = status.conditions((), self._wanted(ready=False))
         labels = {
             "kubernetes.io/hostname": self.name,
-            "kubernetes.io/os": "linux",
-            "kubernetes.io/arch": _processor(),
+            **{f"{prefix}kubernetes.io/os": "linux" for prefix in ("", "beta.")},
+            **{f"{prefix}kubernetes.io/arch": _processor() for prefix in ("", "beta.")},
             **self.labels,
         }
         body: Json = {

@@ -5,7 +5,8 @@ the very same object, so that a data plane finds what changed by looking at iden
 
 * A **target** is all policies of one direction that select pods by the same namespace and
   selector. Its rows are what those policies allow together, one row for each distinct list of
-  ports: the number of rows does not grow with policies that say the same of other peers.
+  ports (by the digest of that list, :func:`harness.enforcer.names.of_ports`): the number of rows
+  does not grow with policies that say the same of other peers.
 * A **layer** is one ClusterNetworkPolicy in one direction: steps, of which the first that matches
   decides.
 * A **pod** has a way for each direction: layers of the admin tier, targets, layers of the baseline
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from harness.enforcer.ranges import Range
+from harness.enforcer.ranges import Range, family_of
 from harness.model.cluster_policy import RuleAction
 from harness.model.policy import Direction, LabelSelector, Protocol
 
@@ -81,6 +82,9 @@ class Row(NamedTuple):
     peers: Peers | Anything
     ports: Ports | Anything
     origins: tuple[str, ...]
+
+
+Rows = Mapping[str, Row]
 
 
 class Target(NamedTuple):
@@ -150,11 +154,25 @@ class Compiled:
     """One snapshot for one node. ``guarded``: prefixes whose unknown addresses are shut."""
 
     pods: Mapping[PodKey, LocalPod] = field(default_factory=dict)
-    targets: Mapping[Target, tuple[Row, ...]] = field(default_factory=dict)
+    targets: Mapping[Target, Rows] = field(default_factory=dict)
     layers: Mapping[Layer, tuple[Step, ...]] = field(default_factory=dict)
     pod_sets: Mapping[frozenset[PodQuery], Addresses] = field(default_factory=dict)
     named_ports: Mapping[tuple[Protocol, str], Doors] = field(default_factory=dict)
     guarded: tuple[str, ...] = ()
+
+    def of(self, family: int) -> Compiled:
+        """What one address family needs: nothing of the policies while no pod of this node has an
+        address of it, as on every node of a cluster with the other family alone."""
+        addresses = (one for pod in self.pods.values() for one in pod.addresses)
+        if any(family_of(one) == family for one in addresses):
+            return self
+        return Compiled(guarded=self.guarded)
+
+
+def differing(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """The keys under which one has another object than the other."""
+    found = [key for key, value in new.items() if old.get(key) is not value]
+    return found + [key for key in old if key not in new]
 
 
 def guard_unions(layers: Mapping[Layer, tuple[Step, ...]]) -> frozenset[frozenset[PodQuery]]:

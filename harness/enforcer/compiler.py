@@ -11,9 +11,9 @@ import ipaddress
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from harness.enforcer import cluster_meaning, meaning, ranges
+from harness.enforcer import cluster_meaning, meaning, names, ranges
 from harness.enforcer.claims import Claims
 from harness.enforcer.compiled import (
     ANY,
@@ -29,14 +29,18 @@ from harness.enforcer.compiled import (
     PodQuery,
     Ports,
     Row,
+    Rows,
     Step,
     Target,
     Way,
+    differing,
 )
 from harness.enforcer.podindex import Move, PodIndex, pods_in
 from harness.model.cluster_policy import ClusterNetworkPolicy, Tier
 from harness.model.policy import Direction, Labels, NetworkPolicy, Protocol
 from harness.model.world import Namespace, Node, Pod
+
+K = TypeVar("K")
 
 PolicyKey = tuple[str, str]
 Union = frozenset[PodQuery]
@@ -55,29 +59,58 @@ NOTHING_KNOWN = Known((), ())
 
 
 class Uses(NamedTuple):
-    """How many rows speak of each union of queries, and of each name of a port."""
+    """How many more rows than before speak of each union of queries, and of each name of a port."""
 
     unions: Counter[Union]
     names: Counter[Name]
 
-    def more(self, rows: Iterable[Row], sign: int = 1) -> None:
-        """Some rows more."""
+    def more(self, row: Row, sign: int = 1) -> None:
+        """One row more."""
+        for union in unions_of(row):
+            self.unions[union] += sign
+        for name in names_of(row):
+            self.names[name] += sign
+
+    def less(self, row: Row) -> None:
+        """One row less."""
+        self.more(row, -1)
+
+
+class Gathered:
+    """The policies of one target: what each allows, by the ports that it speaks of."""
+
+    def __init__(self) -> None:
+        self.policies: dict[PolicyKey, tuple[Row, ...]] = {}
+        self.stale: set[str] = set()
+        self._by_ports: dict[str, dict[PolicyKey, list[Row]]] = {}
+
+    def put(self, key: PolicyKey, rows: tuple[Row, ...]) -> None:
+        """A policy is there."""
+        self.policies[key] = rows
         for row in rows:
-            for union in unions_of(row):
-                self.unions[union] += sign
-            for name in names_of(row):
-                self.names[name] += sign
+            ports = names.of_ports(row.ports)
+            self._by_ports.setdefault(ports, {}).setdefault(key, []).append(row)
+            self.stale.add(ports)
 
-    def less(self, rows: Iterable[Row]) -> None:
-        """Some rows less."""
-        self.more(rows, -1)
+    def drop(self, key: PolicyKey) -> None:
+        """A policy is gone."""
+        for ports in {names.of_ports(row.ports) for row in self.policies.pop(key)}:
+            del self._by_ports[ports][key]
+            if not self._by_ports[ports]:
+                del self._by_ports[ports]
+            self.stale.add(ports)
 
-
-class Merged(NamedTuple):
-    """Rows of single policies, and the one row that says the same."""
-
-    parts: list[Row]
-    row: Row
+    def settle(self, before: Rows | None) -> Rows:
+        """All rows, of which those that stay the same are the same objects; None: from nothing."""
+        rows = dict(before or {})
+        for ports in self._by_ports if before is None else self.stale:
+            parts = [row for those in self._by_ports.get(ports, {}).values() for row in those]
+            if not parts:
+                rows.pop(ports, None)
+            elif (row := merge(parts)) != rows.get(ports):
+                rows[ports] = row
+        self.stale.clear()
+        return rows
 
 
 class Compiler:
@@ -93,12 +126,10 @@ class Compiler:
         self._namespaces: dict[str, Labels] = {}
         self._pods: dict[PodKey, Pod] = {}
         self._policies: dict[PolicyKey, NetworkPolicy] = {}
-        self._rules: dict[PolicyKey, dict[Direction, tuple[Row, ...]]] = {}
-        self._by_target: dict[Target, dict[PolicyKey, None]] = {}
+        self._by_target: dict[Target, Gathered] = {}
         self._cluster_policies: dict[str, ClusterNetworkPolicy] = {}
         self._by_subject: dict[PodQuery, dict[Layer, Tier]] = {}
         self._nodes: dict[str, Node] = {}
-        self._merged: dict[Target, dict[Ports | Anything, Merged]] = {}
         self._claims = Claims()
         self._peers = PodIndex(self._namespaces)
         self._subjects = PodIndex(self._namespaces)
@@ -192,29 +223,31 @@ class Compiler:
         self._drop_policy(policy.key)
         self._policies[policy.key] = policy
         problems: list[str] = []
-        self._rules[policy.key] = {
-            direction: tuple(compile_rules(policy, direction, problems))
-            for direction in meaning.directions(policy)
-        }
-        if problems:
-            self.problems[f"NetworkPolicy {policy}"] = tuple(problems)
         query = meaning.target(policy)
         self._subjects.watch(query)
         for direction in meaning.directions(policy):
-            self._by_target.setdefault(Target(direction, query), {})[policy.key] = None
-            self._stale_target(Target(direction, query))
+            target = Target(direction, query)
+            gathered = self._by_target.setdefault(target, Gathered())
+            if not gathered.policies:
+                self._stale_locals |= self._subjects.members(query)
+            gathered.put(policy.key, tuple(compile_rules(policy, direction, problems)))
+            self._stale_targets.add(target)
+        if problems:
+            self.problems[f"NetworkPolicy {policy}"] = tuple(problems)
 
     def _drop_policy(self, key: PolicyKey) -> None:
         policy = self._policies.pop(key, None)
         if policy is None:
             return
-        del self._rules[key]
         self.problems.pop(f"NetworkPolicy {policy}", None)
         query = meaning.target(policy)
         for direction in meaning.directions(policy):
             target = Target(direction, query)
-            del self._by_target[target][key]
-            self._stale_target(target)
+            gathered = self._by_target[target]
+            gathered.drop(key)
+            if not gathered.policies:
+                self._stale_locals |= self._subjects.members(query)
+            self._stale_targets.add(target)
 
     def _put_cluster_policy(self, policy: ClusterNetworkPolicy) -> None:
         if self._cluster_policies.get(policy.name) == policy:
@@ -264,10 +297,6 @@ class Compiler:
                     self._stale_targets.add(target)
             self._stale_layers.update(self._by_subject.get(query, ()))
 
-    def _stale_target(self, target: Target) -> None:
-        self._stale_targets.add(target)
-        self._stale_locals |= self._subjects.members(target.query)
-
     def _stale_subject(self, query: PodQuery) -> None:
         self._stale_layers.update(self._by_subject.get(query, ()))
         self._stale_locals |= self._subjects.members(query)
@@ -277,7 +306,7 @@ class Compiler:
     def snapshot(self) -> Compiled:
         """What has to be in force now. Parts that did not change are the same objects."""
         out = self._out
-        uses = Uses(Counter(self._unions), Counter(self._names))
+        uses = Uses(Counter(), Counter())
         targets = self._settle_targets(out.targets, uses)
         layers = self._settle_layers(out.layers, uses)
         fresh_unions, fresh_names = self._settle_uses(uses)
@@ -293,23 +322,23 @@ class Compiler:
         self._stale_pods.clear()
         return self._out
 
-    def _settle_targets(
-        self, before: Mapping[Target, tuple[Row, ...]], uses: Uses
-    ) -> Mapping[Target, tuple[Row, ...]]:
+    def _settle_targets(self, before: Mapping[Target, Rows], uses: Uses) -> Mapping[Target, Rows]:
         if not self._stale_targets:
             return before
         targets = dict(before)
         for target in self._stale_targets:
-            policies = self._by_target.get(target, {})
-            uses.less(targets.pop(target, ()))
-            if policies and self._subjects.members(target.query):
-                rows = [row for key in policies for row in self._rules[key][target.direction]]
-                targets[target] = merge_rows(rows, self._merged.setdefault(target, {}))
-                uses.more(targets[target])
-            else:
-                self._merged.pop(target, None)
-            if not policies:
-                self._by_target.pop(target, None)
+            old = targets.pop(target, None)
+            new: Rows = {}
+            gathered = self._by_target.get(target)
+            if gathered and gathered.policies and self._subjects.members(target.query):
+                new = targets[target] = gathered.settle(old)
+            for ports in differing(old or {}, new):
+                if old and ports in old:
+                    uses.less(old[ports])
+                if ports in new:
+                    uses.more(new[ports])
+            if gathered and not gathered.policies:
+                del self._by_target[target]
                 self._forget_query(target.query)
         self._stale_targets.clear()
         return targets
@@ -321,7 +350,8 @@ class Compiler:
             return before
         layers = dict(before)
         for layer in self._stale_layers:
-            uses.less(step.row for step in layers.pop(layer, ()))
+            for step in layers.pop(layer, ()):
+                uses.less(step.row)
             policy = self._cluster_policies.get(layer.name)
             if policy is None:
                 continue
@@ -331,7 +361,8 @@ class Compiler:
             problems: list[str] = []
             found = compile_steps(policy, layer.direction, self._nodes.values(), problems)
             layers[layer] = tuple(found)
-            uses.more(step.row for step in layers[layer])
+            for step in layers[layer]:
+                uses.more(step.row)
             if problems:
                 self.problems[f"ClusterNetworkPolicy {policy}"] = tuple(problems)
         for query, those in [*self._by_subject.items()]:
@@ -348,12 +379,8 @@ class Compiler:
 
     def _settle_uses(self, uses: Uses) -> tuple[set[Union], set[Name]]:
         """Begin to follow what is used now, and end it for what is not; returns what is new."""
-        fresh_unions = {union for union, count in uses.unions.items() if count > 0}
-        fresh_unions -= self._unions.keys()
-        fresh_names = {name for name, count in uses.names.items() if count > 0}
-        fresh_names -= self._names.keys()
-        gone = [union for union, count in uses.unions.items() if count <= 0]
-        self._unions, self._names = +uses.unions, +uses.names
+        fresh_unions, gone = count(self._unions, uses.unions)
+        fresh_names, _ = count(self._names, uses.names)
         for union in fresh_unions:
             for query in union:
                 self._peers.watch(query)
@@ -520,23 +547,26 @@ def compile_steps(
                 yield Step(action, Row(ANY, ANY, origins))
 
 
-def merge_rows(rows: Iterable[Row], merged: dict[Ports | Anything, Merged]) -> tuple[Row, ...]:
-    """One row for each distinct list of ports, with the union of its peers.
+def count(counted: Counter[K], more: Mapping[K, int]) -> tuple[set[K], set[K]]:
+    """Add what there is more of (or less); what is counted now and was not, and the contrary."""
+    fresh, gone = set(), set()
+    for key, number in more.items():
+        before = counted[key]
+        counted[key] += number
+        if not counted[key]:
+            del counted[key]
+        if not before and number:
+            fresh.add(key)
+        elif before and before + number == 0:
+            gone.add(key)
+    return fresh, gone
 
-    ``merged`` is what was merged the last time, brought up to date: a merged row whose parts are
-    the same stays the same object.
-    """
-    by_ports: dict[Ports | Anything, list[Row]] = {}
-    for row in rows:
-        by_ports.setdefault(row.ports, []).append(row)
-    for ports in merged.keys() - by_ports.keys():
-        del merged[ports]
-    for ports, same in by_ports.items():
-        known = merged.get(ports)
-        if known is None or known.parts != same:
-            peers = join_peers(row.peers for row in same)
-            merged[ports] = Merged(same, Row(peers, ports, join_origins(same)))
-    return tuple(sorted((one.row for one in merged.values()), key=lambda row: row.origins))
+
+def merge(rows: list[Row]) -> Row:
+    """The one row that says what rows with the same ports say."""
+    if len(rows) == 1:
+        return rows[0]
+    return Row(join_peers(row.peers for row in rows), rows[0].ports, join_origins(rows))
 
 
 def join_peers(peers: Iterable[Peers | Anything]) -> Peers | Anything:

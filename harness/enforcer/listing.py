@@ -130,7 +130,7 @@ def explain(listing: Listing, legend: Mapping[str, str]) -> Iterator[str]:
 
 def legend_of(compiled: Compiled) -> dict[str, str]:
     """The full text of each comment that says where a rule comes from, by its digest."""
-    rows = [row for rows in compiled.targets.values() for row in rows]
+    rows = [row for rows in compiled.targets.values() for row in rows.values()]
     rows += [step.row for steps in compiled.layers.values() for step in steps]
     texts = {", ".join(row.origins) for row in rows}
     texts |= {"/".join(pod) for pod in compiled.pods}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from harness.enforcer.compiled import Layer, PodQuery, Target, Way
+from harness.enforcer.compiled import Anything, Layer, PodQuery, Ports, Target, Way
 from harness.enforcer.ranges import Range
 from harness.model.policy import Direction, Protocol
 
@@ -28,6 +28,12 @@ def of_query(query: PodQuery) -> str:
 def of_queries(queries: Iterable[PodQuery]) -> str:
     """The digest of several queries, whatever their order."""
     return digest(" ".join(sorted(of_query(query) for query in queries)))
+
+
+@lru_cache(maxsize=1 << 16)
+def of_ports(ports: Ports | Anything) -> str:
+    """The digest of a list of ports."""
+    return digest(repr(ports))
 
 
 LETTER = {Direction.INGRESS: "i", Direction.EGRESS: "o"}

@@ -28,11 +28,22 @@ class KernelSet(NamedTuple):
     guard: bool = False
 
 
+Sets = Mapping[str, KernelSet]
+
+
+class Lines(NamedTuple):
+    """What a row of a target is rendered to, and the rules of policies that it comes from."""
+
+    origins: tuple[str, ...]
+    sets: Sets
+    rules: Chain
+
+
 @dataclass(frozen=True, slots=True)
 class Ruleset:
     """Sets and chains by name. A chain stands after those that its rules lead to."""
 
-    sets: Mapping[str, KernelSet] = field(default_factory=dict)
+    sets: Sets = field(default_factory=dict)
     chains: Mapping[str, Chain] = field(default_factory=dict)
 
 
@@ -74,20 +85,27 @@ def change(old: Ruleset, new: Ruleset) -> Change:
             taken[name] = away
         if more := wanted.elements - there.elements:
             given[name] = more
+    new_chains: dict[str, Chain] = {}
+    changed_chains: dict[str, Chain] = {}
+    for name, rules in new.chains.items():
+        known = old.chains.get(name)
+        if known is None:
+            new_chains[name] = rules
+        elif known is not rules and known != rules:
+            changed_chains[name] = rules
+    gone = old.chains.keys() - new.chains.keys()
     return Change(
         new_sets={name: made for name, made in new.sets.items() if name not in old.sets},
         taken=taken,
         given=given,
         guards=frozenset(name for name in taken.keys() | given.keys() if new.sets[name].guard),
         gone_sets={name: there for name, there in old.sets.items() if name not in new.sets},
-        new_chains={name: rules for name, rules in new.chains.items() if name not in old.chains},
-        changed_chains={
-            name: rules
-            for name, rules in new.chains.items()
-            if name in old.chains and old.chains[name] != rules
-        },
+        new_chains=new_chains,
+        changed_chains=changed_chains,
         # the other way round: what leads to a chain goes before it
-        gone_chains=tuple(name for name in reversed(list(old.chains)) if name not in new.chains),
+        gone_chains=tuple(name for name in reversed(list(old.chains)) if name in gone)
+        if gone
+        else (),
     )
 
 
@@ -114,10 +132,15 @@ class Memo:
 
     def __call__(self, key: Hashable, value: object, make: Callable[[], T]) -> T:
         """``make()``, or what it gave the last time if ``value`` is that of the last time."""
+        return self.onward(key, value, lambda _: make())
+
+    def onward(self, key: Hashable, value: object, make: Callable[[T | None], T]) -> T:
+        """The same, where ``make`` goes on from what it gave the last time (None: nothing)."""
         known = self._made.get(key)
-        entry = known if known is not None and known[0] is value else (value, make())
-        self._next[key] = entry
-        return entry[1]  # type: ignore[return-value]  # what this key's make() gave
+        if known is None or known[0] is not value:
+            known = value, make(known and known[1])  # type: ignore[arg-type]
+        self._next[key] = known
+        return known[1]  # type: ignore[return-value]  # what this key's make() gave
 
     def turn(self) -> None:
         """Forget what was not asked for since the last turn."""

@@ -16,7 +16,7 @@ from typing import Any
 from harness.enforcer import compiler, meaning, podindex, ranges
 from harness.enforcer.claims import Claims
 from harness.enforcer.compiled import ANY, Blocks, PodQuery, Ports, PortSpan, Row
-from harness.enforcer.compiler import Compiler
+from harness.enforcer.compiler import Compiler, Gathered
 from harness.enforcer.podindex import PodIndex
 from harness.enforcer.tool import ToolError
 from harness.model.policy import (
@@ -303,15 +303,18 @@ def _() -> None:
 
 @mutant("all-ports-lost", "all-ports lost when the same CIDR also has a port (aws #98)")
 def _() -> None:
-    true = compiler.merge_rows
+    true = Gathered.settle
 
-    def merge_rows(rows: Iterable[Row], merged: Any) -> Any:
-        listed = list(rows)
-        with_port = {_blocks(row) for row in listed if row.ports is not ANY and _blocks(row)}
-        kept = [row for row in listed if row.ports is not ANY or _blocks(row) not in with_port]
-        return true(kept, merged)
+    def settle(self: Gathered, before: Any) -> Any:
+        rows = true(self, None)
+        with_port = {_blocks(row) for row in rows.values() if row.ports is not ANY and _blocks(row)}
+        return {
+            ports: row
+            for ports, row in rows.items()
+            if row.ports is not ANY or _blocks(row) not in with_port
+        }
 
-    compiler.merge_rows = merge_rows
+    Gathered.settle = settle  # type: ignore[method-assign]
 
 
 @mutant("only-the-first-except", "block and except merged wrong (aws #180)")
@@ -557,21 +560,19 @@ def _() -> None:
 
 @mutant("first-policy-only", "only the first policy that selects a pod counts")
 def _() -> None:
-    true_way, true_settle = Compiler._way_of, Compiler._settle_targets
+    true_way, true_settle = Compiler._way_of, Gathered.settle
 
     def way_of(self: Compiler, key: Any, direction: Direction) -> Any:
         way = true_way(self, key, direction)
         return way and way._replace(targets=way.targets and way.targets[:1])
 
-    def settle_targets(self: Compiler, before: Any, uses: Any) -> Any:
-        whole = self._by_target
-        self._by_target = {t: dict(list(p.items())[:1]) for t, p in whole.items()}
-        try:
-            return true_settle(self, before, uses)
-        finally:
-            self._by_target = {t: p for t, p in whole.items() if t in self._by_target}
+    def settle(self: Gathered, before: Any) -> Any:
+        first = Gathered()
+        for policy, rows in [*self.policies.items()][:1]:
+            first.put(policy, rows)
+        return true_settle(first, None)
 
-    Compiler._way_of, Compiler._settle_targets = way_of, settle_targets
+    Compiler._way_of, Gathered.settle = way_of, settle
 
 
 @mutant("own-node-escapes-egress", "pod to a node's address escapes egress (kube-router 361d6fe)")

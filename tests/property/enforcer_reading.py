@@ -100,7 +100,7 @@ def way_passes(compiled: Compiled, way: Way, peer: str, target: str, cell: Cell)
         return any(
             row_holds(compiled, row, peer, target, cell)
             for one in way.targets
-            for row in compiled.targets[one]
+            for row in compiled.targets[one].values()
         )
     if decided is None:
         decided = tier_decides(compiled, way.baseline, peer, target, cell)

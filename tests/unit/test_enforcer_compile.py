@@ -53,7 +53,7 @@ def compiler(things: Iterable[Any]) -> Compiler:
 def rows(found: Compiled, name: str, direction: Direction = Direction.INGRESS) -> list[Row]:
     way = found.pods["x", name].way(direction)
     assert way, "not isolated"
-    return [row for target in way.targets or () for row in found.targets[target]]
+    return [row for target in way.targets or () for row in found.targets[target].values()]
 
 
 def peers(found: Compiled, name: str) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
 from harness.enforcer import names, ranges
@@ -18,17 +18,20 @@ from harness.enforcer.compiled import (
     Ports,
     PortSpan,
     Row,
+    Rows,
     Step,
     Target,
     Way,
     guard_unions,
 )
 from harness.enforcer.iptables.dispatch import tree
+from harness.enforcer.iptables.pages import Pages
 from harness.enforcer.meaning import MAX_PORT
 from harness.enforcer.ruleset import (
     NEIGHBOUR_DISCOVERY,
     Chain,
     KernelSet,
+    Lines,
     Memo,
     Parts,
     Ruleset,
@@ -43,7 +46,6 @@ Layers = Mapping[Layer, tuple[Step, ...]]
 MARK = "0x1000/0x1000"
 CLEAR = "0x0/0x1000"
 COMMENT = 255
-PAGE = 48  # rules in a chain, before it is cut into pages
 MULTIPORT = 15  # numbers in one multiport match; a range takes two
 
 #: Which end of a packet is the peer's; the words for the pod's address and for the other.
@@ -63,6 +65,7 @@ class Renderer:
         self._parts = Parts()
 
     def __call__(self, compiled: Compiled) -> Ruleset:
+        compiled = compiled.of(self.family)
         part = self._parts
         return join(
             (
@@ -112,26 +115,30 @@ class Renderer:
 
     # Targets
 
-    def _targets(self, targets: Mapping[Target, tuple[Row, ...]], memo: Memo) -> Ruleset:
-        parts = [memo(t, rows, partial(self._target, t, rows, memo)) for t, rows in targets.items()]
-        return join(parts)
+    def _targets(self, targets: Mapping[Target, Rows], memo: Memo) -> Ruleset:
+        return join(
+            memo.onward(target, rows, partial(self._target, target, rows)).ruleset
+            for target, rows in targets.items()
+        )
 
-    def _target(self, target: Target, rows: Iterable[Row], memo: Memo) -> Ruleset:
-        sets: dict[str, KernelSet] = {}
-        lines: list[tuple[Row, Chain]] = []
-        for row in rows:
-            key = target, row.ports
-            make = partial(self._rules, target.direction, row, f"-g {self.prefix}mark")
-            lines.append((row, memo(key, row, make)))
-            sets |= self._block_sets(row, memo)
-        name = self.prefix + names.target_chain(target)
-        return Ruleset(sets, paged(name, f"{self.prefix}g-", lines))
+    def _target(self, target: Target, rows: Rows, known: Pages | None) -> Pages:
+        pages = known or Pages(
+            self.prefix + names.target_chain(target),
+            partial(self._lines, target.direction),
+            prefix=f"{self.prefix}g-",
+            after=f"-m mark --mark {MARK} -j RETURN",
+        )
+        pages.turn(rows)
+        return pages
 
-    def _block_sets(self, row: Row, memo: Memo) -> dict[str, KernelSet]:
+    def _lines(self, direction: Direction, row: Row) -> Lines:
+        rules = self._rules(direction, row, f"-g {self.prefix}mark")
+        return Lines(row.origins, self._block_sets(row), rules)
+
+    def _block_sets(self, row: Row) -> dict[str, KernelSet]:
         if isinstance(row.peers, Anything) or not (found := row.peers.blocks.of(self.family)):
             return {}
-        name = self.prefix + names.block_set(found)
-        return {name: memo(name, None, partial(net_set, found, self.family))}
+        return {self.prefix + names.block_set(found): net_set(found, self.family)}
 
     def _rules(self, direction: Direction, row: Row, goal: str, *, guard: bool = False) -> Chain:
         comment = comment_of(", ".join(row.origins))
@@ -164,7 +171,7 @@ class Renderer:
 
     # Cluster policies
 
-    def _tiers(self, layers: Layers, pods: Mapping[PodKey, LocalPod], memo: Memo) -> Ruleset:
+    def _tiers(self, layers: Layers, pods: Mapping[PodKey, LocalPod], _: Memo) -> Ruleset:
         ways = {pod.way(direction) for pod in pods.values() for direction in Direction}
         tiers = {tier for way in ways if way for tier in (way.admin, way.baseline) if tier}
         sets: dict[str, KernelSet] = {}
@@ -173,7 +180,7 @@ class Renderer:
             lines: list[str] = []
             for layer in tier:
                 for step in layers[layer]:
-                    sets |= self._block_sets(step.row, memo)
+                    sets |= self._block_sets(step.row)
                     goal = self._goal(step.action)
                     guard = step.action is not RuleAction.ACCEPT
                     lines += self._rules(layer.direction, step.row, goal, guard=guard)
@@ -312,28 +319,6 @@ def port_lists(spans: Iterable[PortSpan]) -> Iterator[list[str]]:
         room -= need
     if words:
         yield words
-
-
-def paged(name: str, prefix: str, lines: Sequence[tuple[Row, Chain]]) -> dict[str, Chain]:
-    """A chain; a long one in pages, so that a change of one row is a small one.
-
-    A page is named by what it holds: one that changes is another one, built before any packet
-    meets it. What page a row is on depends on its ports alone.
-    """
-    if sum(len(rules) for _, rules in lines) <= PAGE:
-        return {name: tuple(rule for _, rules in lines for rule in rules)}
-    count = 1 << (len(lines) // PAGE).bit_length()
-    pages: dict[int, list[str]] = {}
-    for row, rules in lines:
-        number = int(names.digest(repr(row.ports)), 16) % count
-        pages.setdefault(number, []).extend(rules)
-    chains: dict[str, Chain] = {}
-    jumps: list[str] = []
-    for _, page_rules in sorted(pages.items()):
-        page = prefix + names.digest("\n".join(page_rules))
-        chains[page] = tuple(page_rules)
-        jumps += [f"-j {page}", f"-m mark --mark {MARK} -j RETURN"]
-    return {**chains, name: tuple(jumps)}
 
 
 def net_set(blocks: Iterable[ranges.Range], family: int) -> KernelSet:

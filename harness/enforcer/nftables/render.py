@@ -20,12 +20,14 @@ from harness.enforcer.compiled import (
     Ports,
     PortSpan,
     Row,
+    Rows,
     Step,
     Target,
     Way,
 )
 from harness.enforcer.meaning import MAX_PORT
-from harness.enforcer.nftables.segments import segments
+from harness.enforcer.nftables.portmap import PortMap, Render
+from harness.enforcer.nftables.segments import port_word
 from harness.enforcer.ruleset import (
     NEIGHBOUR_DISCOVERY,
     Chain,
@@ -41,7 +43,6 @@ from harness.model.policy import Direction, Protocol
 Layers = Mapping[Layer, tuple[Step, ...]]
 
 COMMENT = 128
-FEW = 8  # rows of a target that are looked at one after the other
 
 PEER_END = {Direction.INGRESS: "saddr", Direction.EGRESS: "daddr"}
 
@@ -68,6 +69,7 @@ class Renderer:
         self._parts = Parts()
 
     def __call__(self, compiled: Compiled) -> Ruleset:
+        compiled = compiled.of(self.family)
         part = self._parts
         return join(
             (
@@ -106,49 +108,29 @@ class Renderer:
 
     # Targets
 
-    def _targets(self, targets: Mapping[Target, tuple[Row, ...]], memo: Memo) -> Ruleset:
-        parts = [memo(t, rows, partial(self._target, t, rows, memo)) for t, rows in targets.items()]
-        return join(parts)
+    def _targets(self, targets: Mapping[Target, Rows], memo: Memo) -> Ruleset:
+        return join(
+            memo.onward(target, rows, partial(self._target, target, rows)).ruleset
+            for target, rows in targets.items()
+        )
 
-    def _target(self, target: Target, rows: tuple[Row, ...], memo: Memo) -> Ruleset:
-        sets: dict[str, KernelSet] = {}
-        for row in rows:
-            sets |= self._block_sets(row, memo)
+    def _target(self, target: Target, rows: Rows, known: PortMap | None) -> PortMap:
         chain = names.target_chain(target)
-        numbered = [row for row in rows if isinstance(row.ports, Ports) and row.ports.spans]
-        if len(numbered) <= FEW:
-            rules = (rule for row in rows for rule in self._rules(target.direction, row))
-            return Ruleset(sets, {chain: tuple(rules)})
-        # many lists of ports: the port is looked up once, and leads to the peers that may use it
-        others = (rule for row in rows for rule in self._rules(target.direction, unnumbered(row)))
-        chains: dict[str, Chain] = {}
-        elements: set[str] = set()
-        has_ranges = False
-        for span, those in segments(numbered):
-            key = target, span
-            make = partial(self._segment, target.direction, those)
-            name, inside = memo(key, those[0], make) if len(those) == 1 else make()
-            if inside:
-                chains[name] = inside
-                has_ranges |= span.first != span.last
-                elements.add(f"{span.protocol.lower()} . {port_word(span)} : jump {name}")
-        map_name = f"m{'r' if has_ranges else ''}-{chain}"
-        type_ = f"map inet_proto . inet_service : verdict{' interval' if has_ranges else ''}"
-        sets[map_name] = KernelSet(type_, frozenset(elements))
-        chains[chain] = (*others, f"meta l4proto . th dport vmap @{map_name}")
-        return Ruleset(sets, chains)
+        ports = known or PortMap(chain, self._rendering(target.direction))
+        ports.turn(rows)
+        return ports
 
-    def _block_sets(self, row: Row, memo: Memo) -> dict[str, KernelSet]:
+    def _rendering(self, direction: Direction) -> Render:
+        return Render(
+            rules=lambda row: tuple(self._rules(direction, row)),
+            peers=lambda row: tuple(self._rules(direction, row._replace(ports=ANY))),
+            sets=self._block_sets,
+        )
+
+    def _block_sets(self, row: Row) -> dict[str, KernelSet]:
         if isinstance(row.peers, Anything) or not (found := row.peers.blocks.of(self.family)):
             return {}
-        name = names.block_set(found)
-        return {name: memo(name, None, partial(block_set, found, self.family))}
-
-    def _segment(self, direction: Direction, rows: Iterable[Row]) -> tuple[str, Chain]:
-        """The peers that may use a segment of ports. Segments with the same peers share them."""
-        everywhere = (row._replace(ports=ANY) for row in rows)
-        rules = tuple(rule for row in everywhere for rule in self._rules(direction, row))
-        return f"s-{names.digest(repr(rules))}", rules
+        return {names.block_set(found): block_set(found, self.family)}
 
     def _rules(self, direction: Direction, row: Row, goal: str = "accept") -> Iterator[str]:
         comment = comment_of(", ".join(row.origins))
@@ -177,7 +159,7 @@ class Renderer:
 
     # Cluster policies
 
-    def _tiers(self, layers: Layers, pods: Mapping[PodKey, LocalPod], memo: Memo) -> Ruleset:
+    def _tiers(self, layers: Layers, pods: Mapping[PodKey, LocalPod], _: Memo) -> Ruleset:
         ways = {pod.way(direction) for pod in pods.values() for direction in Direction}
         tiers = {tier for way in ways if way for tier in (way.admin, way.baseline) if tier}
         sets: dict[str, KernelSet] = {}
@@ -186,7 +168,7 @@ class Renderer:
             lines: list[str] = []
             for layer in tier:
                 for step in layers[layer]:
-                    sets |= self._block_sets(step.row, memo)
+                    sets |= self._block_sets(step.row)
                     lines += self._rules(layer.direction, step.row, GOALS[step.action])
             chains[names.tier_chain(tier)] = tuple(lines)
         return Ruleset(sets, chains)
@@ -262,13 +244,6 @@ class Renderer:
         }
 
 
-def unnumbered(row: Row) -> Row:
-    """A row without its numbered ports."""
-    if isinstance(row.ports, Anything):
-        return row
-    return row._replace(ports=row.ports._replace(spans=()))
-
-
 def comment_of(text: str) -> str:
     """A comment in nft's words."""
     return f'comment "{names.comment(text, COMMENT)}"'
@@ -287,11 +262,6 @@ def span_matches(ports: Ports) -> Iterator[str]:
             yield f"{name} dport {port_word(spans[0])}"
         else:
             yield f"{name} dport {{ {', '.join(port_word(span) for span in spans)} }}"
-
-
-def port_word(span: PortSpan) -> str:
-    """``80``, or ``8000-8080``."""
-    return str(span.first) if span.first == span.last else f"{span.first}-{span.last}"
 
 
 def block_set(blocks: Iterable[ranges.Range], family: int) -> KernelSet:

@@ -35,3 +35,8 @@ def segments(rows: Iterable[Row]) -> Iterator[tuple[PortSpan, tuple[Row, ...]]]:
             if active:
                 held = tuple(listed[place] for place in sorted(active))
                 yield PortSpan(protocol, number, after - 1), held
+
+
+def port_word(span: PortSpan) -> str:
+    """``80``, or ``8000-8080``."""
+    return str(span.first) if span.first == span.last else f"{span.first}-{span.last}"

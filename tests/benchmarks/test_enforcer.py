@@ -14,13 +14,19 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 
 import pytest
 
+from harness.enforcer.compiled import Compiled
+from harness.enforcer.compiler import Compiler
+from harness.enforcer.intake import Intake
+from harness.enforcer.iptables import render as iptables
+from harness.enforcer.nftables import render as nftables
+from harness.enforcer.ruleset import Ruleset, change
 from tests.benchmarks import shapes, wire
 from tests.benchmarks.enforcer_worlds import (
     CLIENT,
@@ -195,6 +201,43 @@ def processor_seconds(enforcer: Enforcer) -> float:
     """What it has used so far, the tools that it ran included."""
     fields = Path(f"/proc/{child(enforcer)}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_work_of_a_change() -> None:
+    """Processor time to compile and render one policy that comes, goes, and comes, where all
+    policies select one pod and each speaks of another port: its growth with their number."""
+    found: dict[str, dict[int, float]] = {}
+    renderers: dict[str, Callable[[], tuple[Callable[[Compiled], Ruleset], ...]]] = {
+        "iptables": lambda: (iptables.Renderer(4, "NPa4-"), iptables.Renderer(6, "NPa6-")),
+        "nftables": lambda: (nftables.Renderer(4), nftables.Renderer(6)),
+    }
+    for plane, make in renderers.items():
+        for size in SIZES:
+            compiler, render = Compiler("node"), make()
+            intake = Intake(compiler)
+            for number in range(size):
+                mine = policy("probed", f"p{number}", SUBJECT, of_app(number % 10), 1000 + number)
+                intake.take("ADDED", mine)
+            for one in probed():
+                intake.take("ADDED", one)
+            there = [one(compiler.snapshot()) for one in render]
+            one_more = policy("probed", "one-more", SUBJECT, FRIENDS)
+            took = []
+            for turn in range(2 * TURNS):
+                begun = time.process_time()
+                intake.take("DELETED" if turn % 2 else "ADDED", one_more)
+                snapshot = compiler.snapshot()
+                wanted = [one(snapshot) for one in render]
+                changes = [change(*pair) for pair in zip(there, wanted, strict=True)]
+                took.append(time.process_time() - begun)
+                assert any(changes)
+                there = wanted
+            found.setdefault(plane, {})[size] = 1e3 * median(took)
+    print("\nprocessor time of a policy's change where all select one pod, milliseconds")
+    for plane, row in found.items():
+        print(f"  {plane:10} " + "  ".join(f"{n:>6}: {ms:6.2f}" for n, ms in row.items()))
+        assert row[1000] < 20 * row[10]  # a hundred times as many; else each is done anew
+    record("work of a change", found)
 
 
 # -- mending ---------------------------------------------------------------------------------------

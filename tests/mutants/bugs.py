@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.enforcer import compiler, meaning, podindex, ranges
+from harness.enforcer import compiler, gathered, meaning, podindex, ranges
 from harness.enforcer.claims import Claims
 from harness.enforcer.compiled import ANY, Blocks, PodQuery, Ports, PortSpan, Row
-from harness.enforcer.compiler import Compiler, Gathered
+from harness.enforcer.compiler import Compiler
+from harness.enforcer.gathered import Gathered
 from harness.enforcer.podindex import PodIndex
 from harness.enforcer.tool import ToolError
 from harness.model.policy import (
@@ -260,7 +261,7 @@ def _() -> None:
 @mutant("except-beats-another-policy", "except beats another policy's allow (kube-ovn #854)")
 def _() -> None:
     holes: dict[int, set[ranges.Range]] = {4: set(), 6: set()}
-    true_block, true_join = meaning.block, compiler.join_peers
+    true_block, true_join = meaning.block, gathered.join_peers
 
     def block(ip_block: Any) -> Any:
         for cidr in ip_block.except_:
@@ -275,7 +276,7 @@ def _() -> None:
         v4, v6 = (_less(joined.blocks.of(family), holes[family]) for family in (4, 6))
         return joined._replace(blocks=Blocks(v4, v6))
 
-    meaning.block, compiler.join_peers = block, join_peers
+    meaning.block, gathered.join_peers = block, join_peers
 
 
 @mutant("except-skips-the-rest", "an except skips the rules after it (kube-router #2064)")

@@ -50,7 +50,8 @@ _TRIES = 3
 class Timing:
     """Seconds, but for ``slack`` (a factor) and ``at_a_beat`` (cells asked again on one beat).
 
-    The defaults are the embedded lab's. ``deadline`` counts from the change.
+    The defaults are the embedded lab's. ``deadline`` counts from the first look: pods that the
+    change has made are up by then.
     """
 
     silence: float = 0.06
@@ -181,6 +182,7 @@ class _Settling:
         self.unrest: dict[Cell, _Track] = {}
         self.holding = False
         self.held: set[Probe] = set()  # the last look that should hold
+        self.begun = changed_at
         self.deadline = changed_at + timing.deadline
         self.slowest = 0.0
         self.heard = 0.0
@@ -190,7 +192,8 @@ class _Settling:
     # -- the way -------------------------------------------------------------------------------
 
     def run(self, once: bool) -> None:
-        start = self.times["first_look"] = self.heard = self.prober.now()
+        start = self.times["first_look"] = self.begun = self.heard = self.prober.now()
+        self.deadline = start + self.timing.deadline
         self._launch(self.tracks.values())
         self._control(self.controls.first)
         beat = start + self.timing.beat
@@ -237,7 +240,7 @@ class _Settling:
 
     def _beat(self, now: float) -> float:
         """Seconds to the next beat: slower as time goes on, and still fine for what is measured."""
-        return max(self.timing.beat, (now - self.changed_at) / 20)
+        return max(self.timing.beat, (now - self.begun) / 20)
 
     def _looked(self) -> bool:
         """Whether every cell that disagrees has been looked at to the end."""
@@ -297,8 +300,11 @@ class _Settling:
         before = [p.seen for p in track.probes[:-1] if p.seen is not None]
         # Where answers take long, one that does not come may have been on its way: ask once more.
         late = seen.outcome is Outcome.TIMEOUT and self.slowest > self.timing.patience / 3
-        # A name that is not resolved says nothing of the target, one way or the other.
-        unsaid = seen.outcome is Outcome.NAME_FAILURE and not denies_lookup(track.decision)
+        # What failed by itself says nothing of the target, one way or the other; nor does a name
+        # that is not resolved.
+        unsaid = seen.outcome is Outcome.HARNESS_ERROR or (
+            seen.outcome is Outcome.NAME_FAILURE and not denies_lookup(track.decision)
+        )
         if (late or unsaid) and not track.doubted:
             track.doubted = True
             self.holding = False
@@ -360,12 +366,10 @@ class _Settling:
         return min(self.timing.patience, max(self.timing.hold, self.timing.slack * self.slowest))
 
     def _give_up(self) -> None:
-        """The deadline has passed: end what is out, and hear it out."""
+        """The deadline has passed: nothing is asked again, and what is out is heard out."""
         while self.out:
             now = self.prober.now()
-            # Not the shortest silence: a client that is cut before its first word proves nothing.
-            self.prober.cut(p for p in self.prober.running() if now >= (p.sent or now) + _IDLE)
-            for probe in self.prober.collect(now + self.timing.beat):
+            for probe in self.prober.collect(min(now + self.timing.beat, self._cut(now))):
                 self._take(probe)
 
     def _confirm(self) -> None:

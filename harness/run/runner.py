@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from harness.cnis.cni import Cni
 from harness.labs.base import Evidence, Lab, LabError
-from harness.model.actions import Action
+from harness.model.actions import Action, Apply
 from harness.model.cluster_policy import ClusterNetworkPolicy
 from harness.model.flow import (
     Cell,
@@ -160,9 +160,9 @@ class Runner:
         outside = scenario.world.externals if "external" in self.lab.features else {}
         whole = scenario.world.with_(externals={**self._given, **outside})
         bare = without_policies(whole)
-        changed = self._apply(changes(self._world, bare))
+        self._apply(changes(self._world, bare))
         all_probes = [one.probes or scenario.probes for one in scenario.steps]
-        before = self._look_open("before any policy", all_probes, changed)
+        before = self._look_open("before any policy", all_probes, self.prober.now())
         if before:
             record.steps.append(before)
             record.outcome, record.message = _outcome(record.steps)
@@ -199,10 +199,12 @@ class Runner:
         decisions = self._expected(world, [probes])
         self._hold(one, world, decisions, where)
         baseline = self._open.of(world, decisions)
+        made = any(isinstance(one, Apply) and isinstance(one.object, Pod) for one in actions)
         settled = settle(
             self.prober,
             decisions,
-            changed,
+            # How long pods take to start says nothing of how fast policies are enforced.
+            self.prober.now() if made else changed,
             self.timing,
             baseline=baseline,
             in_parts=len(actions) > 1,

@@ -57,6 +57,7 @@ class Asked:
 
 
 Rule = Callable[[Asked, Answer], Answer]
+Event = tuple[float, int, "FakeShell", bytes]
 
 
 class FakeShell:
@@ -67,7 +68,7 @@ class FakeShell:
         self.lost = False
         self.closed = False
         self.nonce = ""
-        self.slots: dict[str, tuple[str, Answer]] = {}
+        self.slots: dict[str, tuple[str, Answer, Event | None]] = {}
 
     def fileno(self) -> int:
         raise AssertionError("nobody selects on a fake")
@@ -105,18 +106,24 @@ class FakeShell:
         protocol = Protocol.TCP if word == "w" else Protocol.UDP
         answer = self.lab.ask(self.client, host.strip("[]"), int(port), protocol)
         if answer.delay is None:
-            self.slots[slot] = (token, answer)
+            self.slots[slot] = (token, answer, None)
             return
         text = answer.text
         if answer.backend:
             echoed = token if word == "w" else "-"
             ends = f"10.0.0.1 {port} 10.0.0.2 {answer.client_port}"
             text = f"Connecting to a {echoed} {answer.backend} {ends} - 100% |**|"
-        self.lab.at(answer.delay, self, f"!{self.nonce} {token} {answer.status} {text}\n")
+        said = f"!{self.nonce} {token} {answer.status} {text}\n"
+        self.slots[slot] = (token, answer, self.lab.at(answer.delay, self, said))
 
     def _cut(self, slot: str) -> None:
         if slot in self.slots:
-            token, answer = self.slots.pop(slot)
+            token, answer, event = self.slots.pop(slot)
+            if event in self.lab.events:
+                self.lab.events.remove(event)
+                heapq.heapify(self.lab.events)
+            elif event:
+                return  # it had been answered
             if answer.text != "stuck":
                 self.lab.at(0.001, self, f"!{self.nonce} {token} 143 {answer.text}\n")
 
@@ -156,7 +163,7 @@ class FakeLab:
         self.listening = Listening(self)
         self.history: list[tuple[float, World]] = [(0.0, World())]
         self.shells: list[FakeShell] = []
-        self.events: list[tuple[float, int, FakeShell, bytes]] = []
+        self.events: list[Event] = []
         self.numbers = itertools.count()
         self.counts: dict[Any, int] = {}
         self.refuse_shells: set[Endpoint] = set()
@@ -247,9 +254,10 @@ class FakeLab:
                 return DROP if denied else allowed(str(target))
         return DROP
 
-    def at(self, delay: float, shell: FakeShell, text: str) -> None:
+    def at(self, delay: float, shell: FakeShell, text: str) -> Event:
         event = (self.time + delay, next(self.numbers), shell, text.encode())
         heapq.heappush(self.events, event)
+        return event
 
     def pass_time(self, seconds: float) -> list[Shell]:
         end = self.time + max(seconds, 0.0)

@@ -119,6 +119,41 @@ def test_a_leak_lasts_until_the_deadline() -> None:
     assert by_target[A].latency is None
 
 
+def test_the_deadline_counts_from_the_first_look() -> None:
+    """On a cluster pods may take longer to start than a policy may take to be enforced."""
+    lab = FakeLab(rule=lambda asked, lawful: lawful if asked.number > 20 else DROP)
+    prober = start(lab, "pair")
+    prober.begin(lab.resolve(lab.world))
+    wanted = expected(lab.resolve(lab.world), cells(lab.world, Probes(), lab.features))
+    settled = settle(prober, wanted, changed_at=lab.time - 60)
+    assert findings(settled) == {Finding.AGREES: 2}
+
+
+def test_an_answer_that_takes_long_is_heard_when_the_time_is_over() -> None:
+    def rule(asked: Asked, lawful: Answer) -> Answer:
+        lost = asked.source == B or asked.time < began + 0.6
+        return DROP if lost else Answer(0.7, 0, "", lawful.backend)
+
+    lab = FakeLab(rule=rule)
+    prober = start(lab, "pair")
+    began = lab.time
+    settled = look(lab, prober, [], timing=Timing(deadline=0.7))
+    assert {r.cell.source: r.finding for r in settled.results} == {
+        A: Finding.AGREES,
+        B: Finding.OUTAGE,
+    }
+
+
+def test_a_probe_that_fails_by_itself_in_the_hold_look_is_asked_again() -> None:
+    def rule(asked: Asked, lawful: Answer) -> Answer:
+        fails = asked.source == B and asked.number == 1
+        return Answer(0.9, 143, "") if fails else lawful
+
+    lab = FakeLab(rule=rule)
+    settled = look(lab, start(lab, "pair"), [], timing=Timing(deadline=0.3))
+    assert {r.finding for r in settled.results} == {Finding.AGREES}
+
+
 def test_one_silence_is_no_denial_where_the_step_never_settles() -> None:
     """Nothing is enforced, and one cell's first answer is lost: the other one's leak goes on to
     the deadline, so there is no hold look that would tell."""

@@ -7,6 +7,7 @@ in namespaces of its own.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from harness.cnis import catalogue, patch
 from harness.cnis.cni import Cni, CniError
 from harness.cnis.recognise import engines
 from harness.labs.base import Lab, LabError
+from harness.labs.cluster import leftovers
 from harness.labs.cluster.connect import connect
 from harness.labs.cluster.existing import sweep
 from harness.labs.cluster.objects import Images
@@ -298,8 +300,14 @@ def _cluster(cni: Cni, place: Place, index: int, say: Say, *, download: bool = T
 
 def prepare(cni: Cni, place: Place, logs: Path, say: Say, *, keep_failed: bool = False) -> None:
     """Make the run's clusters. What goes wrong is remembered for the tests, which tell it, and
-    raised: LabError. Whatever is raised, nothing is left behind."""
+    raised: LabError. Whatever is raised, nothing is left behind. A cluster that is used again is
+    rid of what earlier runs have left there."""
     if place.kind.reuse:
+        api = connect(state.kubeconfig(place.kind.reuse))
+        for one in leftovers.leftovers(api):
+            if one.gone:
+                say(f"{place.kind.reuse}: removing what run {one.run} has left: {one}")
+                leftovers.remove(api, one.run)
         return
     known = names(cni, place)
     try:
@@ -405,6 +413,8 @@ def finish(cni: Cni, place: Place, logs: Path, *, failed: bool, keep: bool) -> I
                 yield f"logs of {name}: {logs / name}" + (f" ({complaint})" if complaint else "")
             if keep or known.state == state.KEPT:
                 state.change(name, state=state.KEPT)
+                with contextlib.suppress(LabError):  # it may be kept because it never came up
+                    sweep(connect(state.kubeconfig(name)), place.run)
                 yield (
                     f"cluster {name} is kept: KUBECONFIG={state.kubeconfig(name)}; again: "
                     f"--lab-reuse {name}; to end it: netpol clean --kept"

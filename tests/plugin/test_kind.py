@@ -19,6 +19,7 @@ from harness import __main__ as cli
 from harness.cnis import catalogue, patch
 from harness.cnis.cni import CniError
 from harness.labs.base import LabError
+from harness.labs.cluster import leftovers
 from harness.labs.cluster.survey import survey
 from harness.labs.controlplane.lab import EmbeddedClusterLab
 from harness.labs.kind import clean, cluster, state
@@ -371,7 +372,10 @@ def asked(suite: Path) -> list[str]:
 
 
 def test_a_run_makes_its_cluster_and_another_takes_it_again(
-    run_clean: RunSuite, asked: list[str], standins: Standins
+    run_clean: RunSuite,
+    asked: list[str],
+    standins: Standins,
+    world: tuple[EmbeddedClusterLab, Standins],
 ) -> None:
     """Two workers share it, each in namespaces of its own; kept, taken again, ended."""
     ended = run_clean(*asked, "-n", "2", "--lab-keep", "always")
@@ -381,6 +385,8 @@ def test_a_run_makes_its_cluster_and_another_takes_it_again(
     [name] = standins.clusters
     assert f"--lab-reuse {name}" in ended.out
     assert len(standins.called("kind", "create")) == 1
+    # Else the host ports of its pods on the nodes' network would be taken for the next run.
+    assert [one.run for one in leftovers.leftovers(world[0].api)] == []
     workers = {scenario.worker for scenario in ended.record.scenarios}
     assert len(ended.record.scenarios) == 2
     assert workers <= {"gw0", "gw1"}

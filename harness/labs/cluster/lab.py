@@ -338,6 +338,8 @@ class ClusterLab:
             for one in status.get("conditions") or ()
             if one["status"] == "False" and one.get("message")
         ]
+        if status.get("reason"):  # the kubelet's own, of the whole pod
+            reasons.insert(0, f"{status['reason']} {status.get('message', '')}".strip())
         node = data["spec"].get("nodeName", "no node")
         lines = [f"  {pod} on {node}: {status.get('phase')}; {'; '.join(reasons)}"]
         lines += [f"    {line}" for line in self._last_lines(data)]

@@ -23,5 +23,7 @@ def states(pod: Json | None) -> list[Json]:
 
 
 def has_ended(pod: Json | None) -> bool:
-    """Whether a container has ended that should run: the run's pods are never started again."""
-    return any("terminated" in state for state in states(pod))
+    """Whether a container has ended that should run: the run's pods are never started again. A
+    kubelet that refuses a pod (a host port that is taken, say) fails it without any container."""
+    failed = ((pod or {}).get("status") or {}).get("phase") == "Failed"
+    return failed or any("terminated" in state for state in states(pod))

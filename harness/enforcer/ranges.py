@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 Range = tuple[int, int]
 
@@ -56,6 +57,12 @@ def prefixes(ranges: Iterable[Range], family: int) -> tuple[str, ...]:
             made.append(f"{text(first, family)}/{bits - size}")
             first += 1 << size
     return tuple(made)
+
+
+@lru_cache(maxsize=1 << 16)
+def number(address: str) -> int:
+    """An address as a plain integer. ValueError."""
+    return int(ipaddress.ip_address(address))
 
 
 def text(address: int, family: int) -> str:

@@ -6,7 +6,6 @@ and pods of one node share most digits: 250 pods of a /24 make two levels.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 
 from harness.enforcer import names, ranges
@@ -47,5 +46,5 @@ def tree(
             rules.append(f"{flag} {prefix} -g {child}")
         chains[name] = tuple(rules)
 
-    grow(root, sorted((int(ipaddress.ip_address(a)), rule) for a, rule in leaves.items()), 0)
+    grow(root, sorted((ranges.number(a), rule) for a, rule in leaves.items()), 0)
     return chains

@@ -172,6 +172,8 @@ class Renderer:
     # Cluster policies
 
     def _tiers(self, layers: Layers, pods: Mapping[PodKey, LocalPod], _: Memo) -> Ruleset:
+        if not layers:
+            return Ruleset()
         ways = {pod.way(direction) for pod in pods.values() for direction in Direction}
         tiers = {tier for way in ways if way for tier in (way.admin, way.baseline) if tier}
         sets: dict[str, KernelSet] = {}
@@ -225,10 +227,11 @@ class Renderer:
                     continue
                 make = partial(names.class_chain, direction, way)
                 name = self.prefix + memo((direction, key), pod, make)
-                if name not in chains:
-                    chains[name] = self._class(direction, way)
+                if name not in chains:  # the name tells all that is in it
+                    chains[name] = memo(name, None, partial(self._class, direction, way))
                 for address in self._mine(pod.addresses):
-                    leaves[address] = leaf(direction, address, key, name)
+                    make = partial(leaf, direction, address, key, name)
+                    leaves[address] = memo((direction, address), pod, make)
             root = f"{self.prefix}{'in' if direction is Direction.INGRESS else 'out'}"
             branch = f"{self.prefix}d{names.LETTER[direction]}-"
             chains |= tree(leaves, self.family, POD_FLAG[direction], root, branch)

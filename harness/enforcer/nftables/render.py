@@ -160,6 +160,8 @@ class Renderer:
     # Cluster policies
 
     def _tiers(self, layers: Layers, pods: Mapping[PodKey, LocalPod], _: Memo) -> Ruleset:
+        if not layers:
+            return Ruleset()
         ways = {pod.way(direction) for pod in pods.values() for direction in Direction}
         tiers = {tier for way in ways if way for tier in (way.admin, way.baseline) if tier}
         sets: dict[str, KernelSet] = {}
@@ -192,8 +194,8 @@ class Renderer:
                     continue
                 make = partial(names.class_chain, direction, way)
                 name = memo((direction, key), pod, make)
-                if name not in chains:
-                    chains[name] = self._class(direction, way)
+                if name not in chains:  # the name tells all that is in it
+                    chains[name] = memo(name, None, partial(self._class, direction, way))
                 leaves |= {f"{one} : goto {name}" for one in self._mine(pod.addresses)}
             where = "in" if direction is Direction.INGRESS else "out"
             sets[where] = KernelSet(f"map {address} : verdict", frozenset(leaves))

@@ -55,7 +55,8 @@ def _taken(options: argparse.Namespace, before: dict[str, Any]) -> Iterator[dict
     for text in missing:
         say(f"not compared: {text}")
     found: dict[str, Any] = {
-        "machine": {
+        "machine": before.get("machine")
+        or {
             "processors": os.cpu_count(),
             "kernel": platform.release(),
             "python": platform.python_version(),

@@ -7,6 +7,7 @@ import datetime
 import gc
 import ipaddress
 import os
+import re
 import selectors
 import socket
 import ssl
@@ -140,6 +141,14 @@ def test_the_demo(cluster: EmbeddedClusterLab, tmp_path: Path) -> None:
 
         eventually(lambda: "Welcome to nginx!" in page())
         core.delete_namespace("demo")
+
+
+def test_where_a_dns_server_that_does_not_answer_stops(cluster: EmbeddedClusterLab) -> None:
+    """It does: so from each node, past its Service."""
+    first, *others = cluster.told_of_dns().splitlines()
+    assert re.fullmatch(r"  its pod: Running, 10\.244\.0\.\d+", first)
+    address = first.rpartition(" ")[2]
+    assert others == [f"  {address} from {node}: it answers" for node in cluster.node_names]
 
 
 # -- nodes -----------------------------------------------------------------------------------------

@@ -279,10 +279,26 @@ class EmbeddedClusterLab(ClusterLab):
                         f"the DNS server does not answer at {left[0][1]} from node {left[0][0]} "
                         f"after {_SERVICE_SECONDS:g} s: {error}",
                         hint=f"the proxies' logs are in {self.run_dir / 'api'}",
+                        detail=self.told_of_dns(),
                     ) from None
                 time.sleep(_POLL)
             else:
                 left.pop(0)
+
+    def told_of_dns(self) -> str:
+        """How far one gets without its Service: the server at its pod's own addresses, by node."""
+        pod = self.api.get("Pod", *dns.pod(self.node_names[0]).key)
+        status = pod["status"]
+        known = [one["ip"] for one in status.get("podIPs") or ()]
+        lines = [f"  its pod: {status.get('phase')}, {', '.join(known) or 'no address'}"]
+        for address in known:
+            for node in self.node_names:
+                try:
+                    self.plane.dialer.connect(node, address, dns.PORT, timeout=1.0).close()
+                    lines.append(f"  {address} from {node}: it answers")
+                except OSError as error:
+                    lines.append(f"  {address} from {node}: {error}")
+        return "\n".join(lines)
 
     def check(self) -> None:
         """Raises LabError if a program, a kubelet, an engine or the lab as a whole is not well."""

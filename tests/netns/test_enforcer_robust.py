@@ -195,6 +195,25 @@ def test_sets_that_hold_more_are_built_anew(node: OneNode, crowded: Enforcer) ->
 
 
 @pytest.mark.parametrize("plane", PLANES)
+def test_a_change_that_fits_no_transaction_is_no_failure(node: OneNode, plane: str) -> None:
+    """Inside of a user namespace one has to fit a socket's buffer; here most rules change."""
+
+    def rules(friend: str) -> Iterator[dict[str, Any]]:
+        peer = [{"podSelector": {"matchLabels": {"app": friend}}}]
+        for n in range(1000):
+            allow = [{"from": peer, "ports": [{"port": 5000 + n}]}]
+            yield policy(f"p{n}", podSelector={"matchLabels": {"app": "a"}}, ingress=allow)
+
+    allow = policy("allow", podSelector={}, ingress=[{"ports": [{"port": 81}]}])
+    with start(node, plane) as enforcer:
+        enforcer.sync(POD_A, POD_B, *rules("nobody"))
+        enforcer.put(*rules("b"), allow)
+        assert "failed" not in enforcer.said()
+        assert node.can("b", A, 81)
+        assert not node.can("b", A, 80)
+
+
+@pytest.mark.parametrize("plane", PLANES)
 def test_foreign_rules_are_left_alone(node: OneNode, plane: str) -> None:
     variant = "-legacy" if plane.endswith("legacy") else "-nft"
     node.run("sh", "-c", f"iptables{variant} -N MINE; iptables{variant} -A MINE -j RETURN")

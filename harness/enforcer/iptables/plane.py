@@ -75,10 +75,13 @@ class Iptables:
         changes = {family: change(self._there[family], wanted[family]) for family in FAMILIES}
         try:
             self._update(changes)
-        except tool.ToolError:
-            # what was done of it is unknown now: the next attempt builds a new epoch
+        except tool.ToolError as error:
+            # what was done of it is unknown now: a new epoch is built, which can come in pieces
             self._epoch = ""
-            raise
+            if not isinstance(error, tool.TooLargeError):
+                raise  # by the next attempt
+            self._install(compiled)
+            return
         self._there = wanted
 
     def live(self) -> list[Listing]:

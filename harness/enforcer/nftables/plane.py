@@ -56,10 +56,13 @@ class Nftables:
         wanted = {family: render(compiled) for family, render in self._renderers.items()}
         try:
             self._update({f: change(self._there[f], wanted[f]) for f in FAMILIES})
-        except tool.ToolError:
-            # what was done of it is unknown now: the next attempt builds a new epoch
+        except tool.ToolError as error:
+            # what was done of it is unknown now: a new epoch is built, which can come in pieces
             self._epoch = ""
-            raise
+            if not isinstance(error, tool.TooLargeError):
+                raise  # by the next attempt
+            self._install(compiled)
+            return
         self._there = wanted
 
     def clean(self) -> None:

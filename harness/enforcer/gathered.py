@@ -15,7 +15,7 @@ class Gathered:
 
     def __init__(self) -> None:
         self.policies: dict[PolicyKey, tuple[Row, ...]] = {}
-        self.stale: set[str] = set()
+        self._stale: set[str] = set()
         self._by_ports: dict[str, dict[PolicyKey, list[Row]]] = {}
 
     def put(self, key: PolicyKey, rows: tuple[Row, ...]) -> None:
@@ -24,7 +24,7 @@ class Gathered:
         for row in rows:
             ports = names.of_ports(row.ports)
             self._by_ports.setdefault(ports, {}).setdefault(key, []).append(row)
-            self.stale.add(ports)
+            self._stale.add(ports)
 
     def drop(self, key: PolicyKey) -> None:
         """A policy is gone."""
@@ -32,18 +32,18 @@ class Gathered:
             del self._by_ports[ports][key]
             if not self._by_ports[ports]:
                 del self._by_ports[ports]
-            self.stale.add(ports)
+            self._stale.add(ports)
 
     def settle(self, before: Rows | None) -> Rows:
         """All rows, of which those that stay the same are the same objects; None: from nothing."""
         rows = dict(before or {})
-        for ports in self._by_ports if before is None else self.stale:
+        for ports in self._by_ports if before is None else self._stale:
             parts = [row for those in self._by_ports.get(ports, {}).values() for row in those]
             if not parts:
                 rows.pop(ports, None)
             elif (row := merge(parts)) != rows.get(ports):
                 rows[ports] = row
-        self.stale.clear()
+        self._stale.clear()
         return rows
 
 

@@ -182,8 +182,8 @@ class _Settling:
         self.unrest: dict[Cell, _Track] = {}
         self.holding = False
         self.held: set[Probe] = set()  # the last look that should hold
-        self.begun = changed_at
-        self.deadline = changed_at + timing.deadline
+        self.begun = prober.now()
+        self.deadline = self.begun + timing.deadline
         self.slowest = 0.0
         self.heard = 0.0
         self.launched = 0
@@ -192,8 +192,7 @@ class _Settling:
     # -- the way -------------------------------------------------------------------------------
 
     def run(self, once: bool) -> None:
-        start = self.times["first_look"] = self.begun = self.heard = self.prober.now()
-        self.deadline = start + self.timing.deadline
+        start = self.times["first_look"] = self.heard = self.begun
         self._launch(self.tracks.values())
         self._control(self.controls.first)
         beat = start + self.timing.beat

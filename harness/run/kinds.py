@@ -305,7 +305,7 @@ def prepare(cni: Cni, place: Place, logs: Path, say: Say, *, keep_failed: bool =
     if place.kind.reuse:
         api = connect(state.kubeconfig(place.kind.reuse))
         for one in leftovers.leftovers(api):
-            if one.gone:
+            if one.gone and not one.kept:
                 say(f"{place.kind.reuse}: removing what run {one.run} has left: {one}")
                 leftovers.remove(api, one.run)
         return

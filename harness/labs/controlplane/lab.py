@@ -287,10 +287,11 @@ class EmbeddedClusterLab(ClusterLab):
 
     def told_of_dns(self) -> str:
         """How far one gets without its Service: the server at its pod's own addresses, by node."""
-        pod = self.api.get("Pod", *dns.pod(self.node_names[0]).key)
-        status = pod["status"]
+        pod = self.api.find("Pod", *dns.pod(self.node_names[0]).key) or {}
+        status = pod.get("status", {})
         known = [one["ip"] for one in status.get("podIPs") or ()]
-        lines = [f"  its pod: {status.get('phase')}, {', '.join(known) or 'no address'}"]
+        phase, addresses = status.get("phase", "there is none"), ", ".join(known) or "no address"
+        lines = [f"  its pod: {phase}, {addresses}"]
         for address in known:
             for node in self.node_names:
                 try:

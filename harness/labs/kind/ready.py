@@ -24,7 +24,6 @@ LENIENT_SECONDS = 20.0
 _PAUSE = 0.25
 _LOG_LINES = 8
 _PODS_TOLD = 6
-#: States of a container in which it waits for an image that does not come.
 
 
 class Waiter:

@@ -139,7 +139,7 @@ class _Client:
 
 
 class Prober:
-    """Probes of one lab. ``losses`` counts the shells lost since :meth:`begin`, by client.
+    """Probes of one lab. ``losses`` tells why shells were lost since :meth:`begin`, by client.
 
     A lost shell is opened again once; a client that loses a second one before :meth:`begin` is
     called again answers everything with a harness error.
@@ -158,7 +158,7 @@ class Prober:
         self._in_flight = 0
         self._flows: dict[tuple[str, int, str], float] = {}
         self.world = World()
-        self.losses: dict[Endpoint, int] = {}
+        self.losses: dict[Endpoint, list[str]] = {}
         #: Seconds that the quickest answer of the last look took; a guess before the first.
         self.quickest = 0.1
 
@@ -324,14 +324,14 @@ class Prober:
                 self._gather(fresh)
 
     def _may_open(self, endpoint: Endpoint) -> bool:
-        return self.losses.get(endpoint, 0) <= 1
+        return len(self.losses.get(endpoint, ())) <= 1
 
     def _open(self, endpoint: Endpoint) -> _Client:
         client = self._clients.get(endpoint)
         if client is not None:
             return client
         if not self._may_open(endpoint):
-            raise LabError(f"the shell in {endpoint} was lost twice")
+            raise LabError(f"{self.losses[endpoint][-1]}; it was lost before as well")
         nonce = secrets.token_hex(4)
         shell = self._lab.shell(endpoint)
         client = _Client(shell, batch.Answers(nonce), self.now(), self._identity(endpoint))
@@ -443,7 +443,7 @@ class Prober:
                 self._say(endpoint, client, batch.cut(client.running[p.token][0] for p in cut))
 
     def _lost(self, endpoint: Endpoint, why: str) -> None:
-        self.losses[endpoint] = self.losses.get(endpoint, 0) + 1
+        self.losses.setdefault(endpoint, []).append(why)
         self._drop(endpoint, why)
 
     def _drop(self, endpoint: Endpoint, why: str) -> None:

@@ -103,6 +103,18 @@ class _Track:
         return next((p.seen for p in reversed(self.probes) if p.seen is not None), None)
 
     @property
+    def seen(self) -> tuple[Observation, ...]:
+        return tuple(p.seen for p in self.probes if p.seen is not None)
+
+    @property
+    def telling(self) -> Observation | None:
+        """What to judge by: the last, but that a client which has just failed by itself, and then
+        hears nothing once, tells of itself and not of its target."""
+        *_, before, last = (None, None, *self.seen)
+        failed = before is not None and before.outcome is Outcome.HARNESS_ERROR
+        return before if failed and last and last.outcome is Outcome.TIMEOUT else last
+
+    @property
     def waits(self) -> bool:
         """Whether the youngest probe is still out."""
         return bool(self.probes) and self.probes[-1].seen is None
@@ -218,7 +230,6 @@ class _Settling:
                     self.held = {track.probes[-1] for track in self.tracks.values()}
             elif now >= self.deadline and self._looked():
                 self._give_up()
-                self._confirm()
                 break
             else:
                 if now >= beat:
@@ -228,6 +239,8 @@ class _Settling:
                 wake = beat
             for probe in self.prober.collect(min(wake, self._cut(now))):
                 self._take(probe)
+        if not once or self.unrest:
+            self._confirm()
         self._prove()
         if self.holding:
             self.times["held"] = self.prober.now()
@@ -372,17 +385,18 @@ class _Settling:
                 self._take(probe)
 
     def _confirm(self) -> None:
-        """There will be no hold look: ask once more what has been met with silence, for one
-        silence is no denial. Where nothing is enforced a single answer that is lost would be one.
-        """
-        silent = [
-            track
-            for track in self.tracks.values()
-            if track.decision.verdict is Verdict.DENY
-            and track.last is not None
-            and track.last.outcome in _SILENT
-        ]
-        self._launch(silent)
+        """Ask once more what has failed by itself; and without a hold look what has been met with
+        silence, for one silence is no denial: where nothing is enforced a single answer that is
+        lost would be one."""
+
+        def unsaid(track: _Track) -> bool:
+            said = track.telling
+            if said is None or said.outcome is Outcome.HARNESS_ERROR:
+                return True
+            silent = track.decision.verdict is Verdict.DENY and said.outcome in _SILENT
+            return silent and not self.holding
+
+        self._launch([track for track in self.tracks.values() if unsaid(track)])
         while self.out:
             now = self.prober.now()
             for probe in self.prober.collect(min(now + _IDLE, self._cut(now))):
@@ -418,9 +432,8 @@ class _Settling:
     def _result(
         self, track: _Track, baseline: bool, deviation: KnownDeviation | None
     ) -> CellResult:
-        seen = tuple(p.seen for p in track.probes if p.seen is not None)
         control = Control(self.controls.alive(track.cell), baseline or None)
-        judgement = judge(track.decision, seen[-1] if seen else None, control, deviation)
+        judgement = judge(track.decision, track.telling, control, deviation)
         finding, note = judgement.finding, judgement.note
         if track.flaky and finding in (Finding.LEAK, Finding.OUTAGE, Finding.AGREES):
             finding, note = Finding.FLAKY, track.flaky
@@ -431,7 +444,7 @@ class _Settling:
             track.cell,
             track.decision,
             finding,
-            seen,
+            track.seen,
             None if since is None else max(0.0, since - self.changed_at),
             note,
         )

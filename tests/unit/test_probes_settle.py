@@ -154,6 +154,50 @@ def test_a_probe_that_fails_by_itself_in_the_hold_look_is_asked_again() -> None:
     assert {r.finding for r in settled.results} == {Finding.AGREES}
 
 
+@pytest.mark.parametrize("policies", [[], [DENY_ALL]])
+def test_a_silence_right_after_a_probe_that_failed_by_itself_proves_nothing(
+    policies: list[NetworkPolicy],
+) -> None:
+    """A client too slow to begin is met with silence of its own making."""
+
+    def rule(asked: Asked, lawful: Answer) -> Answer:
+        if asked.source != A:
+            return lawful
+        return DROP if asked.number % 2 else Answer(0.2, 143, "")
+
+    lab = FakeLab(rule=rule)
+    settled = look(lab, start(lab, "pair"), policies, timing=Timing(deadline=0.1))
+    result = next(r for r in settled.results if r.cell.source == A)
+    assert Outcome.TIMEOUT in {o.outcome for o in result.observations}
+    assert result.finding is Finding.UNKNOWN, result
+
+
+def test_two_silences_after_a_probe_that_failed_by_itself_are_a_denial() -> None:
+    def rule(asked: Asked, lawful: Answer) -> Answer:
+        fails = asked.source == A and asked.number == 0
+        return Answer(0.2, 143, "") if fails else lawful
+
+    lab = FakeLab(rule=rule)
+    settled = look(lab, start(lab, "pair"), [DENY_ALL])
+    assert findings(settled) == {Finding.AGREES: 2}
+    result = next(r for r in settled.results if r.cell.source == A)
+    assert [o.outcome for o in result.observations] == [
+        Outcome.HARNESS_ERROR,
+        Outcome.TIMEOUT,
+        Outcome.TIMEOUT,
+    ]
+
+
+def test_what_failed_by_itself_is_asked_again_when_the_time_is_over() -> None:
+    def rule(asked: Asked, lawful: Answer) -> Answer:
+        fails = asked.source == B and asked.number == 1
+        return Answer(0.9, 143, "") if fails else lawful
+
+    lab = FakeLab(rule=rule)
+    settled = look(lab, start(lab, "pair"), [], timing=Timing(deadline=0.3), once=True)
+    assert {r.finding for r in settled.results} == {Finding.AGREES}
+
+
 def test_one_silence_is_no_denial_where_the_step_never_settles() -> None:
     """Nothing is enforced, and one cell's first answer is lost: the other one's leak goes on to
     the deadline, so there is no hold look that would tell."""

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -16,16 +15,16 @@ from harness.labs import server
 from harness.labs.base import Evidence, LabError, Shell
 from harness.labs.cluster import objects, stream
 from harness.labs.cluster.api import Api, ApiError, path
+from harness.labs.cluster.change import SYSTEM, Change
 from harness.labs.cluster.fanout import Workers
 from harness.labs.cluster.objects import RUN_LABEL, Images
 from harness.labs.cluster.pods import has_ended, is_ready
 from harness.labs.cluster.spread import FanOut
 from harness.labs.cluster.watch import PodWatch
-from harness.model import transition
-from harness.model.actions import Action, Apply, Delete, Finish, Relabel
+from harness.model.actions import Action, Apply
 from harness.model.fields import STRICT_CIDRS_SINCE
 from harness.model.flow import Cell, Endpoint, EndpointKind
-from harness.model.manifest import from_manifest, to_manifest
+from harness.model.manifest import from_manifest
 from harness.model.policy import Protocol
 from harness.model.world import (
     ContainerPort,
@@ -53,8 +52,6 @@ _ACCOUNT_SECONDS = 30.0
 _ENDPOINTS_SECONDS = 60.0
 _PAUSE = 0.05
 _PARALLEL = 8
-_GRACE = 1
-_SYSTEM = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
 class ClusterLab:
@@ -92,7 +89,7 @@ class ClusterLab:
         self.world = World()
         self.version = ""
         self._watch: PodWatch | None = None
-        self._dying: dict[str, str] = {}  # namespaces that were deleted: name -> uid
+        self.dying: dict[str, str] = {}  # namespaces that were deleted: name -> uid
         self._own: set[Key] = set()
         self._pool: ThreadPoolExecutor | None = None
         self.workers = Workers(self, fan_out or FanOut())
@@ -142,7 +139,7 @@ class ClusterLab:
             for item in self.api.list("Node")["items"]
         }
         self.families = _families(nodes.values())
-        self.world = World(namespaces={name: Namespace(name) for name in _SYSTEM}, nodes=nodes)
+        self.world = World(namespaces={name: Namespace(name) for name in SYSTEM}, nodes=nodes)
         self._find_dns()
         self.features, self.missing = self.abilities()
         self._watch = PodWatch(self.api, self.selector)
@@ -192,7 +189,7 @@ class ClusterLab:
                 for item in list(self.api.every(kind, labelSelector=selector)):
                     meta = item["metadata"]
                     if kind == "Namespace":
-                        self._dying[meta["name"]] = meta["uid"]
+                        self.dying[meta["name"]] = meta["uid"]
                     with contextlib.suppress(ApiError):
                         where = kind, meta.get("namespace", ""), meta["name"]
                         self.api.delete(*where, **_DELETE.get(kind, {}))
@@ -259,7 +256,7 @@ class ClusterLab:
 
     def apply(self, actions: Sequence[Action]) -> float:
         """See :class:`harness.labs.base.Lab`. Raises LabError, and ActionError of the model."""
-        change = _Change(self)
+        change = Change(self)
         for action in actions:
             change.take(action)
         change.finish()
@@ -404,7 +401,7 @@ class ClusterLab:
 
     def wait_for_namespace(self, name: str) -> None:
         """A namespace that was deleted must be gone before another of its name is made."""
-        uid = self._dying.pop(name, "")
+        uid = self.dying.pop(name, "")
         deadline = time.monotonic() + _GONE_SECONDS
         while uid:
             there = self.api.find("Namespace", "", name)
@@ -462,7 +459,7 @@ class ClusterLab:
                 if mine
                 else service
             )
-        system = {n: one for n, one in self.world.namespaces.items() if n in _SYSTEM}
+        system = {n: one for n, one in self.world.namespaces.items() if n in SYSTEM}
         return world.with_(
             namespaces={**system, **world.namespaces},
             pods=pods,
@@ -512,7 +509,7 @@ class ClusterLab:
 
     def _fans_out(self, key: Key) -> bool:
         """Whether workers probe from a pod: they may enter the run's own namespaces alone."""
-        return key[0] not in _SYSTEM and self.workers.take(len(self.world.pods))
+        return key[0] not in SYSTEM and self.workers.take(len(self.world.pods))
 
     def evidence(self, world: World, cells: Sequence[Cell]) -> tuple[Evidence, ...]:
         """See :class:`harness.labs.base.Lab`: what the API says of the pods in question."""
@@ -543,191 +540,6 @@ class ClusterLab:
             "fan_out": str(self.workers),
             **({"fan_out_warning": self.workers.note} if self.workers.note else {}),
         }
-
-
-class _Change:
-    """One ``apply``: actions in order; pods are made side by side, and waited for at the end."""
-
-    def __init__(self, lab: ClusterLab) -> None:
-        self.lab = lab
-        self.started = 0.0
-        self.batch: dict[Key, Pod] = {}  # not yet sent
-        self.made: dict[Key, Pod] = {}
-        self.gone: dict[Key, str] = {}
-        self.services: set[Key] = set()
-        self.namespaces: set[str] = set()  # in which pods have changed
-
-    def take(self, action: Action) -> None:
-        lab = self.lab
-        before = lab.world
-        after = transition.step(before, action)
-        match action:
-            case Apply(object=Pod() as pod):
-                self._apply_pod(before.pods.get(pod.key), pod)
-            case _:
-                self._flush()
-                after = self._other(action, before, after)
-        lab.world = after
-
-    def finish(self) -> None:
-        self._flush()
-        if self.gone:
-            self.lab.wait_gone(self.gone)
-        if self.made:
-            self.lab.wait_ready(list(self.made.values()))
-        touched = self._touched()
-        if touched:
-            self.lab.wait_for_services(touched)
-        self._begin()
-
-    def _touched(self) -> list[Service]:
-        """Services that were applied, or whose backends have come, gone or been relabelled."""
-        return [
-            service
-            for key, service in self.lab.world.services.items()
-            if key in self.services or (service.selector and key[0] in self.namespaces)
-        ]
-
-    def _begin(self) -> None:
-        self.started = self.started or time.monotonic()
-
-    def _flush(self) -> None:
-        """Send the pods that wait."""
-        if not self.batch:
-            return
-        self._begin()
-        clashing = {key: uid for key, uid in self.gone.items() if key in self.batch}
-        if clashing:
-            self.lab.wait_gone(clashing)
-        lab = self.lab
-        lab.parallel([partial(lab.create_pod, pod) for pod in self.batch.values()])
-        self.made.update(self.batch)
-        self.namespaces |= {namespace for namespace, _ in self.batch}
-        self.batch = {}
-
-    def _apply_pod(self, old: Pod | None, pod: Pod) -> None:
-        if not pod.live:
-            raise LabError(f"pod {pod} cannot be applied as {pod.phase}: apply it, then finish it")
-        if old is not None and pod.key in self.batch:
-            self._flush()
-        if old is None or pod.key in self.gone:
-            self.batch[pod.key] = pod
-            return
-        if replace(old, labels=pod.labels) == pod:
-            self._flush()
-            self._relabel("Pod", *pod.key, objects.label_change(old.labels, pod.labels))
-            return
-        self._flush()
-        self._delete_pod(pod.key)
-        self.batch[pod.key] = pod
-
-    def _delete_pod(self, key: Key) -> None:
-        self._begin()
-        data = self.lab.watch.get(key)
-        self.made.pop(key, None)
-        self.namespaces.add(key[0])
-        if data is not None:
-            self.gone[key] = data["metadata"]["uid"]
-        with _unless_gone():
-            self.lab.api.delete("Pod", *key, gracePeriodSeconds=_GRACE)
-
-    def _relabel(self, kind: str, namespace: str, name: str, labels: Mapping[str, Any]) -> None:
-        self._begin()
-        self.namespaces.add(namespace)
-        if labels:
-            change = {"metadata": {"labels": dict(labels)}}
-            self.lab.api.merge(kind, namespace, name, change)
-
-    def _other(self, action: Action, before: World, after: World) -> World:
-        """Everything that is not a new pod; the world with what the server has filled in."""
-        lab = self.lab
-        match action:
-            case Apply(object=Namespace() as item):
-                self._apply_namespace(item, before)
-            case Apply(object=Service() as item):
-                self._begin()
-                manifest = objects.labelled(
-                    objects.service(item, lab.families), lab.marks(item.namespace)
-                )
-                answer = {"kind": "Service", **lab.api.apply(manifest)}
-                served = from_manifest(answer)
-                self.services.add(item.key)
-                known = replace(item, cluster_ips=served.cluster_ips, ports=served.ports)
-                return after.with_(services={**after.services, item.key: known})
-            case Apply(object=Node() as item):
-                self._apply_node(item, before)
-                node = before.nodes[item.name]
-                known_node = replace(node, labels=item.labels)
-                return after.with_(nodes={**after.nodes, item.name: known_node})
-            case Apply(object=External() as item):
-                made = lab.add_external(item)
-                return after.with_(externals={**after.externals, item.name: made})
-            case Apply(object=item):
-                self._begin()
-                marks = lab.marks(getattr(item, "namespace", ""))
-                lab.api.apply(objects.labelled(to_manifest(item), marks))
-            case Delete():
-                self._delete(action, before)
-            case Relabel(kind=kind, namespace=namespace, name=name, labels=labels):
-                self._relabel(kind, namespace, name, labels)
-            case Finish(namespace=namespace, name=name, phase=phase):
-                if (namespace, name) in self.made:
-                    lab.wait_ready([self.made.pop((namespace, name))])
-                self._begin()
-                self.namespaces.add(namespace)
-                lab.finish_pod(before.pods[namespace, name], phase)
-        return after
-
-    def _apply_namespace(self, item: Namespace, before: World) -> None:
-        lab = self.lab
-        lab.wait_for_namespace(item.name)
-        self._begin()
-        if item.name in _SYSTEM:
-            old = before.namespaces.get(item.name, Namespace(item.name))
-            change = objects.label_change(old.labels, item.labels)
-            self._relabel("Namespace", "", item.name, change)
-            return
-        lab.api.apply(objects.labelled(to_manifest(item), lab.marks(item.name)))
-
-    def _apply_node(self, item: Node, before: World) -> None:
-        if item.name not in before.nodes:
-            raise LabError(
-                f"node {item.name} cannot join; the cluster's nodes are {', '.join(before.nodes)}"
-            )
-        change = objects.label_change(before.nodes[item.name].labels, item.labels)
-        self._relabel("Node", "", item.name, change)
-
-    def _delete(self, action: Delete, before: World) -> None:
-        lab = self.lab
-        if action.kind == "External":
-            lab.remove_external(action.name)
-            return
-        if action.kind == "Pod":
-            self._delete_pod((action.namespace, action.name))
-            return
-        self._begin()
-        if action.kind == "Namespace":
-            there = lab.api.find("Namespace", "", action.name)
-            if there is not None:
-                lab._dying[action.name] = there["metadata"]["uid"]
-            lab.workers.forget(action.name)
-        with _unless_gone():
-            lab.api.delete(action.kind, action.namespace, action.name)
-        if action.kind == "Namespace":
-            # The namespace controller does so too, but only after five seconds.
-            for key in before.pods:
-                if key[0] == action.name:
-                    self._delete_pod(key)
-
-
-@contextlib.contextmanager
-def _unless_gone() -> Any:
-    """What is not there need not be deleted."""
-    try:
-        yield
-    except ApiError as error:
-        if error.status != 404:
-            raise
 
 
 def _ready(pod: Json | None) -> bool:

@@ -32,6 +32,7 @@ from harness.labs.kind.cluster import KindCluster, Wish, delete
 from harness.labs.kind.lab import KindLab
 from harness.labs.kind.program import Kind
 from harness.labs.kind.recipe import Look, Recipe, Rollout
+from harness.model.image import repository
 from harness.run import manifests
 
 if TYPE_CHECKING:
@@ -246,9 +247,21 @@ def recipe(cni: Cni, place: Place, say: Say = lambda _: None, *, download: bool 
         plugins=tuple(name for one in parts for name in one.plugins),
         images=tuple(one for one in images if one not in here),
         local_images=(FAN_OUT_IMAGE,) if here or _loads(place) else (),
+        foreign=_known_repositories() - {repository(one) for one in images},
         looks=_looks(cni),
         modules=tuple(dict.fromkeys(name for one in parts for name in one.modules)),
         notes=tuple(notes),
+    )
+
+
+def _known_repositories() -> frozenset[str]:
+    """Those of all images that the catalogue names."""
+    known = map(catalogue.get, catalogue.names())
+    return frozenset(
+        repository(image)
+        for one in known
+        for images in (one.images, *(manifest.images for manifest in one.manifests))
+        for image in images
     )
 
 

@@ -107,6 +107,7 @@ def test_from_nothing_to_ready_and_back(
     for node in ("control-plane", "worker2"):
         standins.file(node, "/run/agent.env").write_text("")
     (tmp_path / "plugins" / "agent.tar").write_bytes(_archive("busybox:1.37", "nginx", "busybox"))
+    (tmp_path / "plugins" / "other.tar").write_bytes(_archive("quay.io/other/cni:v1"))
     said: list[str] = []
     made = make(
         say=said.append,
@@ -116,6 +117,7 @@ def test_from_nothing_to_ready_and_back(
         ready_files=("/run/agent.env",),
         images=("docker.io/library/busybox:1.37",),
         local_images=("netpol-enforcer:dev",),
+        foreign=frozenset({"quay.io/other/cni"}),
         archives=tmp_path / "plugins",
         tried=lambda _: True,
     )
@@ -152,7 +154,8 @@ def test_from_nothing_to_ready_and_back(
         }
         assert {c[6]: c[8] for c in standins.called("docker", "exec", "worker", "ip")} == addresses
         assert "masquerade" in standins.file("worker", "/nft").read_text()
-        assert len(standins.called("kind", "load", "image-archive")) == 2
+        loaded = [Path(call[3]).name for call in standins.called("kind", "load", "image-archive")]
+        assert loaded == ["agent.tar", "image.tar"]
         assert lab.api.request("GET", "/apis/agent.example.org/v1/pools/default")
         # Evidence: from the node, and out of the CNI's own container on that node.
         there = KindLab(

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from harness.cnis import catalogue
 from harness.labs.base import LabError
 from harness.labs.kind import archives, routes, state
 from harness.model.world import Node
+from harness.run import kinds
+from harness.run.place import KindOptions, Place
 
 NODES = [
     Node("c-control-plane", ("172.18.0.2", "fc00::2"), ("10.244.0.0/24", "fd00:10:244::/64")),
@@ -129,3 +133,27 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     with pytest.raises(LabError, match="cannot be remembered there"):
         state.write(state.Known("netpol-a", "r", "c", "docker"))
+
+
+def test_images_of_other_cnis_are_foreign(tmp_path: Path) -> None:
+    """One directory may hold the archives of a whole matrix; each cluster is given its own."""
+    manifest = tmp_path / "canal.yaml"
+    images = ("quay.io/calico/node:v9", "example.org/mine:v1")
+    manifest.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "apps/v1",
+                "kind": "DaemonSet",
+                "metadata": {"name": "canal", "namespace": "kube-system"},
+                "spec": {
+                    "template": {
+                        "spec": {"containers": [{"name": one[-2:], "image": one} for one in images]}
+                    }
+                },
+            }
+        )
+    )
+    made = kinds.recipe(catalogue.get("canal"), Place(kind=KindOptions(files=(manifest,))))
+    assert made.images == images
+    assert "ghcr.io/flannel-io/flannel" in made.foreign
+    assert not made.foreign & {"quay.io/calico/node", "example.org/mine"}

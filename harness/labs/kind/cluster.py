@@ -36,7 +36,7 @@ from harness.labs.kind.apply import Applier
 from harness.labs.kind.command import CommandError
 from harness.labs.kind.program import Kind
 from harness.labs.kind.recipe import Recipe, Rollout
-from harness.model.image import full
+from harness.model.image import full, repository
 from harness.model.manifest import from_manifest
 from harness.model.world import Node
 
@@ -259,10 +259,10 @@ class KindCluster:
             self.say(f"kind: {line.strip().lstrip('•').strip().rstrip('.').strip()}")
 
     def _load_images(self) -> None:
+        needless = {versions.NODE_REPOSITORY, *self.recipe.foreign}
         for file, names in self._archives.items():
-            if all(name.startswith(versions.NODE_REPOSITORY) for name in names):
-                continue
-            self.kind.load_archive(self.name, file)
+            if not all(repository(name) in needless for name in names):
+                self.kind.load_archive(self.name, file)
         for image in self._built_here():
             file = state.folder(self.name) / "image.tar"
             try:

@@ -39,7 +39,8 @@ class Recipe:
 
     ``routes``: the network is made by :mod:`harness.labs.kind.routes`. ``plugins``: CNI plugins
     (name -> file of this machine, None: nowhere to be had) for nodes that lack them.
-    ``local_images``: built on this machine and not to be pulled. ``notes`` are for people.
+    ``local_images``: built on this machine and not to be pulled. ``foreign``: repositories of other
+    CNIs' images; an archive that holds nothing else is not loaded. ``notes`` are for people.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Recipe:
     plugins: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     local_images: tuple[str, ...] = ()
+    foreign: frozenset[str] = frozenset()
     looks: tuple[Look, ...] = ()
     modules: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())

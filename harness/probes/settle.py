@@ -41,7 +41,8 @@ from harness.probes.prober import Probe, Prober
 
 _SILENT = frozenset({Outcome.TIMEOUT, Outcome.REFUSED, Outcome.RESET, Outcome.UNREACHABLE})
 _IDLE = 0.25
-# Probes of one cell that are out at once where an answer is late; tries to hear a listener.
+# Probes of one cell that are out at once where an answer is late; tries to hear a listener, and to
+# hear again what is late.
 _OUT_AT_ONCE = 3
 _TRIES = 3
 
@@ -83,7 +84,7 @@ class _Track:
     probes: list[Probe] = field(default_factory=list)
     left: str = ""
     flaky: str = ""
-    doubted: bool = False
+    doubts: int = 0
     in_parts: bool = False
 
     def agrees(self, seen: Observation) -> bool:
@@ -310,15 +311,15 @@ class _Settling:
         if track.flaky:
             return
         before = [p.seen for p in track.probes[:-1] if p.seen is not None]
-        # Where answers take long, one that does not come may have been on its way: ask once more.
+        # Where answers take long, one that does not come may have been on its way; and what failed
+        # by itself says nothing of the target, one way or the other: ask again. So too, but once,
+        # where a name was not resolved.
         late = seen.outcome is Outcome.TIMEOUT and self.slowest > self.timing.patience / 3
-        # What failed by itself says nothing of the target, one way or the other; nor does a name
-        # that is not resolved.
-        unsaid = seen.outcome is Outcome.HARNESS_ERROR or (
-            seen.outcome is Outcome.NAME_FAILURE and not denies_lookup(track.decision)
-        )
-        if (late or unsaid) and not track.doubted:
-            track.doubted = True
+        tries = _TRIES if late or seen.outcome is Outcome.HARNESS_ERROR else 0
+        if seen.outcome is Outcome.NAME_FAILURE and not denies_lookup(track.decision):
+            tries = 1
+        if track.doubts < tries:
+            track.doubts += 1
             self.holding = False
             # It had agreed in time; asking again must not find the time over.
             self.deadline = max(self.deadline, self.prober.now() + 2 * self.timing.patience)

@@ -397,6 +397,25 @@ def test_an_answer_that_fails_to_come_is_asked_again_only_where_all_are_slow(
     assert {r.cell.source: r.finding for r in settled.results} == {A: Finding.AGREES, B: finding}
 
 
+@pytest.mark.parametrize(("times", "finding"), [(3, Finding.AGREES), (4, Finding.FLAKY)])
+def test_where_answers_are_slow_several_may_be_late(times: int, finding: Finding) -> None:
+    """Each look that should hold loses another answer; the machine is slow, not the policy."""
+
+    looks: list[float] = []  # B is asked, before A, in whole looks alone
+
+    def rule(asked: Asked, lawful: Answer) -> Answer:
+        if asked.source == B:
+            looks.append(asked.time)
+        lost = asked.source == A and looks[-1] == asked.time and 1 < len(looks) <= times + 1
+        return DROP if lost else Answer(0.4, 0, "", lawful.backend)
+
+    lab = FakeLab(rule=rule)
+    prober = start(lab, "pair")
+    prober.quickest = 0.4
+    settled = look(lab, prober, [])
+    assert {r.cell.source: r.finding for r in settled.results} == {A: finding, B: Finding.AGREES}
+
+
 def test_one_that_is_asked_again_is_heard_though_the_time_is_over() -> None:
     def rule(asked: Asked, lawful: Answer) -> Answer:
         lost = asked.source == B and asked.number == 1

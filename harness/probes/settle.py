@@ -18,7 +18,9 @@ How long a silence has to be: a SYN that was dropped is sent again after one sec
 waiting longer shows nothing new about a drop; it only tells a drop from a slow machine. A silence
 therefore has to be ``slack`` times as long as the slowest answer that was allowed in the same
 step, and at least ``silence``; and answers that are expected are waited for, for almost the
-whole second.
+whole second. Where that was too short (a client was ended before its first word, or answers come
+late and one does not come at all) the step goes on with twice the time, and twice again: ending
+clients that are only slow, and starting others for them, would make a busy machine busier.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ from harness.probes.prober import Probe, Prober
 
 _SILENT = frozenset({Outcome.TIMEOUT, Outcome.REFUSED, Outcome.RESET, Outcome.UNREACHABLE})
 _IDLE = 0.25
+# How many times longer a step may come to wait than it began with.
+_LONGEST = 4.0
 # Probes of one cell that are out at once where an answer is late; tries to hear a listener, and to
 # hear again what is late.
 _OUT_AT_ONCE = 3
@@ -198,9 +202,21 @@ class _Settling:
         self.begun = prober.now()
         self.deadline = self.begun + timing.deadline
         self.slowest = 0.0
+        self.longer = 1.0  # times as long as it began with
+        self.longer_since = self.begun
         self.heard = 0.0
         self.launched = 0
         self.times: dict[str, float] = {}
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which an answer is waited for."""
+        return self.timing.patience * self.longer
+
+    @property
+    def late(self) -> bool:
+        """Whether answers take so long that one which does not come may be on its way."""
+        return self.slowest > self.timing.patience / 3
 
     # -- the way -------------------------------------------------------------------------------
 
@@ -292,6 +308,11 @@ class _Settling:
             self.prober.quickest = min(took, self.prober.quickest if self.slowest else took)
             self.slowest = max(self.slowest, took)
             self.heard = self.prober.now()
+        if probe.cut is not None and seen.outcome is Outcome.HARNESS_ERROR:
+            self.slowest = max(self.slowest, probe.cut - seen.sent)  # it takes longer than that
+            self._wait_longer(probe)
+        elif seen.outcome is Outcome.TIMEOUT and expects_answer and self.late:
+            self._wait_longer(probe)
         if track is None:
             return
         if expects_answer and track.agrees(seen):
@@ -306,6 +327,19 @@ class _Settling:
                 track.flaky = track.left
         self._sort(track)
 
+    def _wait_longer(self, probe: Probe) -> None:
+        """This one was cut too early: the machine is slower than was thought."""
+        known = probe.sent is None or probe.sent < self.longer_since
+        if known or self.longer >= _LONGEST:
+            return
+        self.longer *= 2
+        self.longer_since = self.prober.now()
+        self._more_time()
+
+    def _more_time(self) -> None:
+        """Asking again must not find the time over."""
+        self.deadline = max(self.deadline, self.prober.now() + 2 * self.patience)
+
     def _left(self, track: _Track, seen: Observation) -> None:
         """A cell disagrees in the look that should have held."""
         if track.flaky:
@@ -314,15 +348,14 @@ class _Settling:
         # Where answers take long, one that does not come may have been on its way; and what failed
         # by itself says nothing of the target, one way or the other: ask again. So too, but once,
         # where a name was not resolved.
-        late = seen.outcome is Outcome.TIMEOUT and self.slowest > self.timing.patience / 3
+        late = seen.outcome is Outcome.TIMEOUT and self.late
         tries = _TRIES if late or seen.outcome is Outcome.HARNESS_ERROR else 0
         if seen.outcome is Outcome.NAME_FAILURE and not denies_lookup(track.decision):
             tries = 1
         if track.doubts < tries:
             track.doubts += 1
             self.holding = False
-            # It had agreed in time; asking again must not find the time over.
-            self.deadline = max(self.deadline, self.prober.now() + 2 * self.timing.patience)
+            self._more_time()  # it had agreed in time
         elif seen.outcome is not Outcome.HARNESS_ERROR and before and track.agrees(before[-1]):
             track.left = (
                 f"it had come to agree ({before[-1].outcome}), and left again within the hold "
@@ -356,7 +389,7 @@ class _Settling:
         """Cut what has been met with silence for long enough. Returns when to look next."""
         running = [(p, self.out[p]) for p in self.prober.running() if p in self.out]
         expecting = [p for p, t in running if t is None or t.decision.verdict is Verdict.ALLOW]
-        patience = self.timing.patience
+        patience = self.patience
         silence = min(patience, max(self.timing.silence, self.timing.slack * self.slowest))
         if any(p.cut is None for p in expecting):
             silence = patience  # nobody knows yet how slow an answer can be
@@ -376,7 +409,7 @@ class _Settling:
 
     def _window(self) -> float:
         """How long it has to stay so: where answers are slow, so is what enforces."""
-        return min(self.timing.patience, max(self.timing.hold, self.timing.slack * self.slowest))
+        return min(self.patience, max(self.timing.hold, self.timing.slack * self.slowest))
 
     def _give_up(self) -> None:
         """The deadline has passed: nothing is asked again, and what is out is heard out."""

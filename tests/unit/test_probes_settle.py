@@ -416,6 +416,34 @@ def test_where_answers_are_slow_several_may_be_late(times: int, finding: Finding
     assert {r.cell.source: r.finding for r in settled.results} == {A: finding, B: Finding.AGREES}
 
 
+@pytest.mark.parametrize("takes", [1.2, 3.0])
+def test_a_client_that_is_slower_than_was_thought_is_given_more_time(takes: float) -> None:
+    """Ended before its first word it would be started anew for ever, and never be heard."""
+    slow = Answer(takes, 0, "", "")
+    lab = FakeLab(rule=lambda asked, lawful: replace(slow, backend=lawful.backend))
+    settled = look(lab, start(lab, "pair"), [], timing=Timing(deadline=2.0))
+    assert findings(settled) == {Finding.AGREES: 2}
+
+
+def test_a_client_that_is_slow_to_begin_denies_nothing() -> None:
+    """No policy is enforced; the client needs longer than a silence to begin."""
+
+    def leak(asked: Asked, lawful: Answer) -> Answer:
+        return Answer(1.0, 0, "", lawful.backend or ("x/a" if asked.source == B else "x/b"))
+
+    lab = FakeLab(rule=leak)
+    settled = look(lab, start(lab, "pair"), [DENY_ALL])
+    assert findings(settled) == {Finding.LEAK: 2}
+
+
+def test_waiting_longer_has_an_end() -> None:
+    lab = FakeLab(rule=lambda asked, lawful: Answer(60.0, 0, "", lawful.backend))
+    prober = start(lab, "pair")
+    began = lab.time
+    assert findings(look(lab, prober, [])) == {Finding.UNKNOWN: 2}
+    assert lab.time - began < 30
+
+
 def test_one_that_is_asked_again_is_heard_though_the_time_is_over() -> None:
     def rule(asked: Asked, lawful: Answer) -> Answer:
         lost = asked.source == B and asked.number == 1

@@ -346,7 +346,7 @@ def test_a_tool_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     lab = NetnsLab(tmp_path / "lab")
     with pytest.raises(LabError) as caught:
         lab.up()
-    assert caught.value.hint == "apt-get install busybox", str(caught.value)
+    assert caught.value.hint == "apt-get install busybox-static", str(caught.value)
 
 
 def test_abilities_are_found_without_a_lab_and_in_time() -> None:

@@ -105,7 +105,7 @@ _TRIED = (
 
 TOOLS = {
     "nginx": ("nginx-light", ("-v",)),
-    "busybox": ("busybox", ("--help",)),
+    "busybox": ("busybox-static", ("--help",)),
     "dnsmasq": ("dnsmasq-base", ("--version",)),
     "ip": ("iproute2", ("-V",)),
     "nft": ("nftables", ("-v",)),

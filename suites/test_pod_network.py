@@ -65,14 +65,14 @@ def unchanged(results: list[CellResult], looked: Looked) -> Iterator[str]:
     """What is wrong with the addresses that servers saw their clients with."""
     own = {who: own_addresses(looked, who) for who in {r.cell.source for r in results}}
     for result in results:
-        for seen in result.observations:
-            if seen.outcome is not Outcome.ALLOWED:
-                continue  # the cell itself says so
-            if seen.seen_source not in own[result.cell.source]:
-                yield (
-                    f"{result.cell}: the server saw {seen.seen_source or 'nothing'}, the client "
-                    f"has {', '.join(sorted(own[result.cell.source]))}"
-                )
+        mine = own[result.cell.source]
+        # A cell that was not allowed says so itself.
+        saw = {o.seen_source for o in result.observations if o.outcome is Outcome.ALLOWED}
+        for other in sorted(saw - mine):
+            yield (
+                f"{result.cell}: the server saw {other or 'nothing'}, the client has "
+                f"{', '.join(sorted(mine))}"
+            )
 
 
 def without_nat(looked: Looked) -> Iterator[Checked]:

@@ -204,6 +204,7 @@ def _check(cni: Cni) -> None:
         need(pinned, f"sha256 of {manifest.url} has not 64 digits")
     need(set(cni.cluster_families) <= set(FAMILIES), f"cluster_families: {', '.join(FAMILIES)}")
     for deviation in cni.deviations:
+        need(set(deviation.labs) <= set(cni.labs), "labs of a deviation: those of the entry")
         try:
             SpecifierSet(deviation.versions)
         except InvalidSpecifier as error:

@@ -27,6 +27,8 @@ class Deviation:
     ``scenario`` is a shell pattern on scenario ids, ``features`` must all be among the scenario's;
     ``unless``: patterns of those where it does not show (an endPort that is the port itself).
     ``versions`` is a PEP 440 range (``>=2.5,<3``) of the CNI's version; empty: every version.
+    ``labs``: where it shows, if that is not everywhere (an engine by itself has no network of its
+    own).
     """
 
     reason: str
@@ -35,10 +37,12 @@ class Deviation:
     features: frozenset[str] = frozenset()
     versions: str = ""
     unless: tuple[str, ...] = ()
+    labs: tuple[str, ...] = ()
 
-    def matches(self, scenario_id: str, features: frozenset[str], version: str) -> bool:
+    def matches(self, scenario_id: str, features: frozenset[str], version: str, lab: str) -> bool:
         return (
-            fnmatchcase(scenario_id, self.scenario)
+            (not self.labs or lab in self.labs)
+            and fnmatchcase(scenario_id, self.scenario)
             and not any(fnmatchcase(scenario_id, pattern) for pattern in self.unless)
             and self.features <= features
             and self._covers(version)
@@ -207,9 +211,9 @@ class Cni:
         """Whether the embedded lab can run it only with an API."""
         return self.api_engine is not None and self.engine is None
 
-    def deviation(self, scenario_id: str, features: frozenset[str]) -> Deviation | None:
-        """The known deviation that covers a scenario, if there is one."""
+    def deviation(self, scenario_id: str, features: frozenset[str], lab: str) -> Deviation | None:
+        """The known deviation that covers a scenario on this lab, if there is one."""
         for deviation in self.deviations:
-            if deviation.matches(scenario_id, features, self.version):
+            if deviation.matches(scenario_id, features, self.version, lab):
                 return deviation
         return None

@@ -128,7 +128,7 @@ def mark_known(item: pytest.Item, run: Run) -> None:
     mended has to be noticed; loosely where a baseline does."""
     name = identity(item)
     cni: Cni = run.cni
-    deviation = cni.deviation(name, features_of(item))
+    deviation = cni.deviation(name, features_of(item), run.place.lab)
     if deviation is not None:
         reason = f"known deviation of {cni.title}: {deviation.reason} ({deviation.link})"
         item.add_marker(pytest.mark.xfail(reason=reason, raises=Disagreement, strict=True))

@@ -85,7 +85,8 @@ def _lines(cni: Cni) -> Iterator[str]:
     for deviation in cni.deviations:
         what = ", ".join(sorted(deviation.features)) or deviation.scenario
         versions = f" ({deviation.versions})" if deviation.versions else ""
-        yield f"  known deviation, {what}{versions}: {deviation.reason}"
+        labs = f" on lab {' and '.join(deviation.labs)}" if deviation.labs else ""
+        yield f"  known deviation, {what}{versions}{labs}: {deviation.reason}"
         yield f"    {deviation.link}"
     yield from (f"  pinned: {row} is {reading}" for row, reading in cni.profile.items())
     yield from (f"  note: {note}" for note in cni.notes)

@@ -110,6 +110,10 @@ def sees_itself(looked: Looked) -> Iterator[Checked]:
 
 def in_the_nodes_range(looked: Looked) -> Iterator[Checked]:
     """Addresses are handed out of the range of the node (host-local, as in the seed's demo)."""
+    if looked.cni and looked.cni.own_ipam and looked.lab.name != "netns":
+        why = f"{looked.cni.title} hands out addresses by itself, not out of the nodes' ranges"
+        yield Checked("pods have addresses of their nodes' ranges", "skipped", why)
+        return
     for pod in sorted(looked.world.pods.values(), key=str):
         cidrs = looked.world.nodes[pod.node or ""].pod_cidrs
         outside = [

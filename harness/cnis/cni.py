@@ -162,7 +162,8 @@ class Cni:
     say. ``base``: the entry whose network this one, a mere policy engine, stands on. ``routes``:
     the harness itself makes the network on kind's nodes. ``plugins``: CNI plugins that it needs
     in ``/opt/cni/bin`` and kind's node image lacks. ``ready_files`` are paths that have to be on
-    every node. ``cluster_families``: what its installation here can do. ``modules`` are kernel
+    every node. ``own_ipam``: it hands out addresses by itself, and not out of the nodes' pod CIDRs.
+    ``cluster_families``: what its installation here can do. ``modules`` are kernel
     modules that it needs on the host.
     """
 
@@ -194,6 +195,7 @@ class Cni:
     evidence: tuple[EvidenceCommand, ...] = ()
     config: str = ""
     modules: tuple[str, ...] = ()
+    own_ipam: bool = False
     notes: tuple[str, ...] = ()
 
     @property

@@ -164,8 +164,8 @@ def add(parser: pytest.Parser) -> None:
         "--lab-deadline",
         type=seconds,
         metavar="SECONDS",
-        help="how long a change may take to be enforced before a cell counts as wrong (5; 0.5 "
-        "where the CNI enforces nothing)",
+        help="how long a change may take to be enforced before a cell counts as wrong (5; 15 on "
+        "clusters; 0.5 where the CNI enforces nothing)",
     )
     option(
         "--lab-timeout",

@@ -105,7 +105,7 @@ def test_a_deviation_covers_what_it_names(
 def test_a_deviation_may_show_on_some_labs_alone() -> None:
     """Nothing masquerades where an engine runs by itself on the embedded lab."""
     rule = "suites/test_pod_network.py::test_nodes_and_pods_reach_each_other_without_nat[overlay]"
-    for name in ("canal", "flannel"):
+    for name in ("calico", "canal", "flannel"):
         found = [catalogue.get(name).deviation(rule, frozenset(), lab) for lab in ("kind", "netns")]
         assert found[0] is not None
         assert found[1] is None

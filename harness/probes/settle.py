@@ -115,9 +115,10 @@ class _Track:
     def telling(self) -> Observation | None:
         """What to judge by: the last, but that a client which has just failed by itself, and then
         hears nothing once, tells of itself and not of its target."""
-        *_, before, last = (None, None, *self.seen)
-        failed = before is not None and before.outcome is Outcome.HARNESS_ERROR
-        return before if failed and last and last.outcome is Outcome.TIMEOUT else last
+        seen = self.seen
+        if [one.outcome for one in seen[-2:]] == [Outcome.HARNESS_ERROR, Outcome.TIMEOUT]:
+            return seen[-2]
+        return seen[-1] if seen else None
 
     @property
     def waits(self) -> bool:
@@ -246,7 +247,7 @@ class _Settling:
                     self._launch(self.tracks.values())
                     self.held = {track.probes[-1] for track in self.tracks.values()}
             elif now >= self.deadline and self._looked():
-                self._give_up()
+                self._hear_out()
                 break
             else:
                 if now >= beat:
@@ -256,7 +257,7 @@ class _Settling:
                 wake = beat
             for probe in self.prober.collect(min(wake, self._cut(now))):
                 self._take(probe)
-        if not once or self.unrest:
+        if not once or self.unrest:  # a positive control that went well needs no more
             self._confirm()
         self._prove()
         if self.holding:
@@ -344,6 +345,7 @@ class _Settling:
         """A cell disagrees in the look that should have held."""
         if track.flaky:
             return
+        self.holding = False  # back to the beat, also where its silence was none yet
         before = [p.seen for p in track.probes[:-1] if p.seen is not None]
         # Where answers take long, one that does not come may have been on its way; and what failed
         # by itself says nothing of the target, one way or the other: ask again. So too, but once,
@@ -354,16 +356,12 @@ class _Settling:
             tries = 1
         if track.doubts < tries:
             track.doubts += 1
-            self.holding = False
             self._more_time()  # it had agreed in time
         elif seen.outcome is not Outcome.HARNESS_ERROR and before and track.agrees(before[-1]):
             track.left = (
                 f"it had come to agree ({before[-1].outcome}), and left again within the hold "
                 f"window: {seen.outcome}"
             )
-            self.holding = False
-        else:
-            self.holding = False  # its silence was none yet: back to the beat
 
     def _again(self, now: float) -> None:
         """Ask again, on the beat, some of those that disagree: the longest not asked first."""
@@ -411,11 +409,11 @@ class _Settling:
         """How long it has to stay so: where answers are slow, so is what enforces."""
         return min(self.patience, max(self.timing.hold, self.timing.slack * self.slowest))
 
-    def _give_up(self) -> None:
-        """The deadline has passed: nothing is asked again, and what is out is heard out."""
+    def _hear_out(self) -> None:
+        """Ask nothing more until all that is out has ended."""
         while self.out:
             now = self.prober.now()
-            for probe in self.prober.collect(min(now + self.timing.beat, self._cut(now))):
+            for probe in self.prober.collect(min(now + _IDLE, self._cut(now))):
                 self._take(probe)
 
     def _confirm(self) -> None:
@@ -431,10 +429,7 @@ class _Settling:
             return silent and not self.holding
 
         self._launch([track for track in self.tracks.values() if unsaid(track)])
-        while self.out:
-            now = self.prober.now()
-            for probe in self.prober.collect(min(now + _IDLE, self._cut(now))):
-                self._take(probe)
+        self._hear_out()
 
     def _prove(self) -> None:
         """Ask the listeners that silence is laid to, and that nobody has heard in this step."""
@@ -444,10 +439,7 @@ class _Settling:
             if not missing:
                 return
             self._control(missing)
-            while self.out:
-                now = self.prober.now()
-                for probe in self.prober.collect(min(now + _IDLE, self._cut(now))):
-                    self._take(probe)
+            self._hear_out()
 
     def settled(
         self,

@@ -189,13 +189,19 @@ def test_two_silences_after_a_probe_that_failed_by_itself_are_a_denial() -> None
 
 
 def test_what_failed_by_itself_is_asked_again_when_the_time_is_over() -> None:
+    """Whatever is sent from b until the deadline fails by itself; what comes after it does not."""
+
     def rule(asked: Asked, lawful: Answer) -> Answer:
-        fails = asked.source == B and asked.number == 1
-        return Answer(0.9, 143, "") if fails else lawful
+        fails = asked.source == B and asked.time < began + 0.3
+        return Answer(0.02, 1, "oh dear") if fails else lawful
 
     lab = FakeLab(rule=rule)
-    settled = look(lab, start(lab, "pair"), [], timing=Timing(deadline=0.3), once=True)
+    prober = start(lab, "pair")
+    began = lab.time
+    settled = look(lab, prober, [], timing=Timing(deadline=0.3), once=True)
     assert {r.finding for r in settled.results} == {Finding.AGREES}
+    outcomes = [o.outcome for r in settled.results if r.cell.source == B for o in r.observations]
+    assert outcomes[0] is Outcome.HARNESS_ERROR
 
 
 def test_one_silence_is_no_denial_where_the_step_never_settles() -> None:

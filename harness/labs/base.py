@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -75,6 +76,11 @@ class Evidence:
     node: str
     command: str
     text: str
+
+
+def processors_here() -> int:
+    """How many processors this machine lends us."""
+    return len(os.sched_getaffinity(0))
 
 
 class Lab(Protocol):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.cnis.cni import Cni
 from harness.plugin.items import FAILURES, Disagreement, bench_of, judge
+from harness.run import place
 from harness.scenarios.features import FEATURES
 from harness.scenarios.gather import holds_scenarios, scenarios_of
 from harness.scenarios.scenario import Scenario
@@ -127,12 +127,13 @@ def mark_known(item: pytest.Item, run: Run) -> None:
     """xfail what is known to fail: strictly where the catalogue says so, for a deviation that was
     mended has to be noticed; loosely where a baseline does."""
     name = identity(item)
-    cni: Cni = run.cni
-    deviation = cni.deviation(name, features_of(item), run.place.lab)
-    if deviation is not None:
-        reason = f"known deviation of {cni.title}: {deviation.reason} ({deviation.link})"
-        item.add_marker(pytest.mark.xfail(reason=reason, raises=Disagreement, strict=True))
-    elif name in run.baseline:
+    for cni in place.entries(run.cni, run.place):
+        deviation = cni.deviation(name, features_of(item), run.place.lab)
+        if deviation is not None:
+            reason = f"known deviation of {cni.title}: {deviation.reason} ({deviation.link})"
+            item.add_marker(pytest.mark.xfail(reason=reason, raises=Disagreement, strict=True))
+            return
+    if name in run.baseline:
         reason = f"baseline: {run.baseline[name]}"
         item.add_marker(pytest.mark.xfail(reason=reason, raises=FAILURES, strict=False))
 

@@ -23,6 +23,14 @@ from harness.probes.address import NoAddressError, answering, dial
 #: answers late, and late answers look like drops.
 PER_CLIENT = 64
 AT_ONCE = 512
+#: Probes that begin at once for each processor, where all clients share this machine's: above it
+#: they only wait for each other. One that is out for several times as long as answers have taken
+#: lately has begun, and counts no more: it is met with silence.
+PER_PROCESSOR = 32
+BEGUN = 3.0
+_BEGUN_SECONDS = (0.1, 0.9)
+#: Answers that "lately" means.
+_LATELY = 32
 #: Seconds after which a probe that was cut, and a shell that was opened, must have said so.
 GRACE = 5.0
 #: Seconds for which connection tracking may remember a datagram that was answered (twice the
@@ -107,6 +115,7 @@ class Clients(Shape):
 
     # A lab where namespaces have other names than in scenarios has ``dns_namespace(name)`` too, and
     # one that opens many shells at once more quickly than one after the other ``gather(clients)``.
+    # One whose clients all run on this machine says on how many ``processors``.
 
 
 @dataclass(eq=False, slots=True)
@@ -152,15 +161,22 @@ class Prober:
         self._listening = listening or Selected()
         self._clients: dict[Endpoint, _Client] = {}
         self._by_shell: dict[int, tuple[Endpoint, _Client]] = {}
-        self._waiting: dict[Endpoint, deque[Probe]] = {}
+        self._waiting: deque[Probe] = deque()
+        self._full: dict[Endpoint, deque[Probe]] = {}  # had their turn when no slot was free
+        self._begun: dict[Probe, float] = {}  # those that may not have begun, in order of sending
+        processors: int = getattr(lab, "processors", 0)
+        self._pace = PER_PROCESSOR * processors or AT_ONCE
         self._ended: list[Probe] = []
         self._tokens = itertools.count(1)
         self._in_flight = 0
         self._flows: dict[tuple[str, int, str], float] = {}
         self.world = World()
         self.losses: dict[Endpoint, list[str]] = {}
-        #: Seconds that the quickest answer of the last look took; a guess before the first.
+        #: Seconds that the quickest answer of the last look took, and that answers have taken
+        #: lately; guesses before the first.
         self.quickest = 0.1
+        self.usual = 0.1
+        self._answers = 0
 
     # -- the world -----------------------------------------------------------------------------
 
@@ -223,7 +239,7 @@ class Prober:
         return probe.reply.status, batch.lines(probe.reply), taken
 
     def launch(self, cells: Iterable[Cell]) -> list[Probe]:
-        """Send a probe for each cell now, or as soon as there is room."""
+        """Send a probe for each cell, in this order, now or as soon as there is room."""
         probes = [Probe(cell, f"t{next(self._tokens)}") for cell in cells]
         self._wait_for_turn(probes)
         return probes
@@ -235,7 +251,7 @@ class Prober:
     @property
     def backlog(self) -> bool:
         """Whether probes wait for their turn."""
-        return bool(self._waiting)
+        return bool(self._waiting or self._full)
 
     def cut(self, probes: Iterable[Probe]) -> None:
         """End these probes if they still run. Their ends are collected as all others."""
@@ -254,9 +270,11 @@ class Prober:
         """Wait until something has ended, or until the time ``until``; return what has ended."""
         while True:
             if not self._ended:
-                for shell in self._listening.wait(max(0.0, until - self.now())):
+                wake = min(until, self._next_turn())
+                for shell in self._listening.wait(max(0.0, wake - self.now())):
                     self._hear(shell)
                 self._hurry()
+                self._pump()
             if self._ended or self.now() >= until:
                 ended, self._ended = self._ended, []
                 self._pump()
@@ -266,34 +284,69 @@ class Prober:
 
     def _pump(self) -> None:
         """Send what waits and has room, one write for each client."""
-        self._open_together()
-        for endpoint, queue in list(self._waiting.items()):
-            lines: list[bytes] = []
-            started: list[Probe] = []
-            while queue and self._in_flight < AT_ONCE:
-                probe = queue[0]
-                try:
-                    client = self._open(endpoint)
-                    line = self._line(client, probe)
-                except (LabError, NoAddressError, OSError, ValueError) as wrong:
-                    self._end(queue.popleft(), Outcome.HARNESS_ERROR, str(wrong))
-                    continue
-                if line is None:
-                    break
-                lines.append(line)
-                started.append(queue.popleft())
-                self._in_flight += 1
-            if not queue:
-                del self._waiting[endpoint]
-            if lines:
-                now = self.now()
-                for probe in started:
-                    probe.sent = now
-                self._say(endpoint, self._clients[endpoint], b"".join(lines))
+        lines: dict[Endpoint, list[bytes]] = {}
+        started: list[Probe] = []
+        while self._has_room() and (probe := self._next()):
+            endpoint = probe.cell.source
+            try:
+                client = self._open(endpoint)
+                line = self._line(client, probe)
+            except (LabError, NoAddressError, OSError, ValueError) as wrong:
+                self._end(probe, Outcome.HARNESS_ERROR, str(wrong))
+                continue
+            if line is None:
+                self._full[endpoint] = deque([probe])
+                continue
+            lines.setdefault(endpoint, []).append(line)
+            started.append(probe)
+            self._in_flight += 1
+            self._begun[probe] = self.now()
+        now = self.now()
+        for probe in started:
+            probe.sent = self._begun[probe] = now
+        for endpoint, text in lines.items():
+            if endpoint in self._clients:
+                self._say(endpoint, self._clients[endpoint], b"".join(text))
+
+    def _has_room(self) -> bool:
+        while self._begun:
+            oldest, sent = next(iter(self._begun.items()))
+            if oldest.seen is None and self.now() < sent + self._begun_after:
+                break
+            del self._begun[oldest]
+        return self._in_flight < AT_ONCE and len(self._begun) < self._pace
+
+    def _next_turn(self) -> float:
+        """When a probe that waits may be sent, though none ends before."""
+        if not self.backlog or len(self._begun) < self._pace:
+            return float("inf")
+        return next(iter(self._begun.values())) + self._begun_after
+
+    @property
+    def _begun_after(self) -> float:
+        least, most = _BEGUN_SECONDS
+        return min(most, max(least, BEGUN * self.usual))
+
+    def _next(self) -> Probe | None:
+        """The probe whose turn it is. Clients of which too many run are passed over."""
+        for endpoint, queue in self._full.items():
+            client = self._clients.get(endpoint)
+            if client is None or client.free:
+                probe = queue.popleft()
+                if not queue:
+                    del self._full[endpoint]
+                return probe
+        while self._waiting:
+            probe = self._waiting.popleft()
+            if probe.cell.source not in self._full:
+                return probe
+            self._full[probe.cell.source].append(probe)
+        return None
 
     def _wait_for_turn(self, probes: Iterable[Probe]) -> None:
-        for probe in probes:
-            self._waiting.setdefault(probe.cell.source, deque()).append(probe)
+        probes = list(probes)
+        self._open_together(dict.fromkeys(probe.cell.source for probe in probes))
+        self._waiting += probes
         self._pump()
 
     def _line(self, client: _Client, probe: Probe) -> bytes | None:
@@ -314,11 +367,11 @@ class Prober:
         client.running[probe.token] = (slot, probe)
         return tidy + line
 
-    def _open_together(self) -> None:
+    def _open_together(self, endpoints: Iterable[Endpoint]) -> None:
         """Have the lab open the shells that will be asked for; what fails is told by asking."""
         if self._gather is None:
             return
-        fresh = [e for e in self._waiting if e not in self._clients and self._may_open(e)]
+        fresh = [e for e in endpoints if e not in self._clients and self._may_open(e)]
         if len(fresh) > 1:
             with contextlib.suppress(LabError, OSError):
                 self._gather(fresh)
@@ -368,6 +421,7 @@ class Prober:
                 continue  # of a probe that was given up
             client.free.append(slot)
             self._in_flight -= 1
+            self._begun.pop(probe, None)
             probe.reply = reply
             self._understand(probe, reply, now)
 
@@ -384,6 +438,9 @@ class Prober:
                 probe.sent = probe.cut = None
                 self._wait_for_turn([probe])
                 return
+        if outcome is Outcome.ALLOWED and probe.sent is not None:
+            self._answers += 1
+            self.usual += (now - probe.sent - self.usual) / min(self._answers, _LATELY)
         right = self._right(cell) if outcome is Outcome.ALLOWED else None
         if right is not None and reading.backend not in right:
             outcome = Outcome.WRONG_BACKEND

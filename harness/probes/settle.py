@@ -16,11 +16,11 @@ One step is settled like this:
 
 How long a silence has to be: a SYN that was dropped is sent again after one second, so until then
 waiting longer shows nothing new about a drop; it only tells a drop from a slow machine. A silence
-therefore has to be ``slack`` times as long as the slowest answer that was allowed in the same
-step, and at least ``silence``; and answers that are expected are waited for, for almost the
-whole second. Where that was too short (a client was ended before its first word, or answers come
-late and one does not come at all) the step goes on with twice the time, and twice again: ending
-clients that are only slow, and starting others for them, would make a busy machine busier.
+therefore has to be ``slack`` times as long as the slowest answer in the same step, and at least
+``silence``; and answers that are expected are waited for, for almost the whole second. Where that
+was too short (a client was ended before its first word, or answers come late and one does not come
+at all) the step goes on with twice the time, and twice again: ending clients that are only slow,
+and starting others for them, would make a busy machine busier.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ from harness.probes.prober import Probe, Prober
 
 _SILENT = frozenset({Outcome.TIMEOUT, Outcome.REFUSED, Outcome.RESET, Outcome.UNREACHABLE})
 _IDLE = 0.25
+# Seconds after which a SYN that was dropped is sent again: who answers it was not slow.
+_SENT_AGAIN = 1.0
 # How many times longer a step may come to wait than it began with.
 _LONGEST = 4.0
 # Probes of one cell that are out at once where an answer is late; tries to hear a listener, and to
@@ -167,18 +169,20 @@ def settle(
     deviation: Callable[[Cell], KnownDeviation | None] | None = None,
     once: bool = False,
     in_parts: bool = False,
+    turned: Collection[Cell] = frozenset(),
 ) -> Settled:
     """Look until it agrees and holds, or the deadline passes, and judge every cell.
 
     ``changed_at``: just before the change was sent, on the prober's clock. ``baseline``: cells
     that have been seen to connect without policies. ``deviation``: what the catalogue knows of a
     cell. ``once``: no hold look, for positive controls. ``in_parts``: the change is several ones,
-    and in between other things may hold. The prober must be at the world that ``expected`` is about
-    (:meth:`Prober.begin`).
+    and in between other things may hold. ``turned``: cells that the change is about; they are asked
+    first, for theirs is the time that is measured. The prober must be at the world that
+    ``expected`` is about (:meth:`Prober.begin`).
     """
     step = _Settling(prober, expected, changed_at, timing or Timing(), in_parts)
     if expected:
-        step.run(once)
+        step.run(once, turned)
     return step.settled(baseline, deviation or (lambda _: None))
 
 
@@ -206,6 +210,7 @@ class _Settling:
         self.longer = 1.0  # times as long as it began with
         self.longer_since = self.begun
         self.heard = 0.0
+        self.heard_one = False
         self.launched = 0
         self.times: dict[str, float] = {}
 
@@ -221,9 +226,9 @@ class _Settling:
 
     # -- the way -------------------------------------------------------------------------------
 
-    def run(self, once: bool) -> None:
+    def run(self, once: bool, turned: Collection[Cell]) -> None:
         start = self.times["first_look"] = self.heard = self.begun
-        self._launch(self.tracks.values())
+        self._launch(sorted(self.tracks.values(), key=lambda track: track.cell not in turned))
         self._control(self.controls.first)
         beat = start + self.timing.beat
         hold_at: float | None = None
@@ -304,11 +309,14 @@ class _Settling:
             return
         self.controls.heard(seen)
         expects_answer = track is None or track.decision.verdict is Verdict.ALLOW
-        if seen.outcome is Outcome.ALLOWED and expects_answer:
+        if seen.outcome is Outcome.ALLOWED:
             took = seen.answered - seen.sent
-            self.prober.quickest = min(took, self.prober.quickest if self.slowest else took)
-            self.slowest = max(self.slowest, took)
-            self.heard = self.prober.now()
+            if expects_answer:
+                self.prober.quickest = min(took, self.prober.quickest if self.heard_one else took)
+                self.heard_one = True
+                self.heard = self.prober.now()
+            if expects_answer or took < _SENT_AGAIN:
+                self.slowest = max(self.slowest, took)
         if probe.cut is not None and seen.outcome is Outcome.HARNESS_ERROR:
             self.slowest = max(self.slowest, probe.cut - seen.sent)  # it takes longer than that
             self._wait_longer(probe)
@@ -366,11 +374,13 @@ class _Settling:
     def _again(self, now: float) -> None:
         """Ask again, on the beat, some of those that disagree: the longest not asked first."""
         late = max(self.timing.beat, self.timing.slack * self.prober.quickest)
-        streaming = now - self.heard < late
+        streaming = now - self.heard < late  # answers still come in
+        usual = self.timing.slack * self.prober.usual
         due: list[_Track] = []
         for track in self.unrest.values():
-            if track.waits and (streaming or track.probes[-1].sent is None):
-                continue  # answers still come in: it is not late, the machine is busy
+            sent = [probe.sent for probe in track.out_before(None)]
+            if track.waits and (streaming or None in sent or now - (sent[0] or now) < usual):
+                continue  # it is not late, the machine is busy
             due.append(track)
             if len(due) == self.timing.at_a_beat:
                 break
@@ -389,7 +399,7 @@ class _Settling:
         expecting = [p for p, t in running if t is None or t.decision.verdict is Verdict.ALLOW]
         patience = self.patience
         silence = min(patience, max(self.timing.silence, self.timing.slack * self.slowest))
-        if any(p.cut is None for p in expecting):
+        if self.prober.backlog or any(p.cut is None for p in expecting):
             silence = patience  # nobody knows yet how slow an answer can be
         waited_for = set(expecting)
         ends = [

@@ -90,7 +90,7 @@ def _check_entry(cni: Cni, place: Place) -> None:
             f"{place.families_name}",
             hint="--lab-families ipv4, or a catalogue entry of your own (--lab-engine-file)",
         )
-    base = _base(cni, place)
+    base = base_of(cni, place)
     if base is not None and base.enforces:
         raise LabError(
             f"two policy engines at once: {cni.title}, and {base.title} for its network",
@@ -123,8 +123,9 @@ def _config(cni: Cni, place: Place) -> Path:
     return place.kind.config or manifests.ROOT / "clusters" / cni.config
 
 
-def _base(cni: Cni, place: Place) -> Cni | None:
-    """The entry that the network is of, where this one is only an engine."""
+def base_of(cni: Cni, place: Place) -> Cni | None:
+    """The entry that the network is of, where this one is only an engine. Raises LabError for a
+    name that the catalogue has not got."""
     name = place.kind.network or cni.base
     if not cni.base or not name:
         return None
@@ -208,7 +209,7 @@ def recipe(cni: Cni, place: Place, say: Say = lambda _: None, *, download: bool 
     options = place.kind
     offline = options.offline or options.archives is not None
     path = _config(cni, place)
-    base = _base(cni, place)
+    base = base_of(cni, place)
     data = config.made(config.read(path), nodes=place.nodes, families=place.families, labels={})
     values = {"pod_subnet": config.pod_subnets(data)[0], "dataplane": place.dataplane}
     objects: list[patch.Json] = []

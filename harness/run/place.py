@@ -159,6 +159,17 @@ def finish(cni: Cni, place: Place, logs: Path, *, failed: bool, keep: bool) -> I
         yield from kinds.finish(cni, place, logs, failed=failed, keep=keep)
 
 
+def entries(cni: Cni, place: Place) -> tuple[Cni, ...]:
+    """The catalogue's entries whose known deviations show here: the CNI's, and that of the network
+    which a mere policy engine stands on. Raises LabError."""
+    if place.lab != "kind":
+        return (cni,)
+    from harness.run import kinds
+
+    base = kinds.base_of(cni, place)
+    return (cni, base) if base is not None else (cni,)
+
+
 def recognise(context: str) -> str:
     """The catalogue's name of the CNI of a cluster that exists. Raises LabError."""
     from harness.run import existing

@@ -208,6 +208,7 @@ class Runner:
             self.timing,
             baseline=baseline,
             in_parts=len(actions) > 1,
+            turned={c for c, d in decisions.items() if self._before.get(c) is not d.verdict},
         )
         self.lab.check()
         self._fill(record, world, settled, changed)

@@ -157,6 +157,7 @@ class FakeLab:
     time: float = 100.0
     probes: int = 0
     fault: str = ""  # what check() raises
+    processors: int = 0  # of the machine that all clients run on
     applied: list[Action] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from harness.cnis import catalogue
 from harness.cnis.cni import CniError, Deviation
+from harness.plugin.collect import mark_known
+from harness.run.place import KindOptions, Place, entries
 
 GOOD = 'title = "T"\nnetwork = "routed"\nlabs = ["kind"]\nenforces = true\ndeny = "drop"\n'
 
@@ -105,10 +109,49 @@ def test_a_deviation_covers_what_it_names(
 def test_a_deviation_may_show_on_some_labs_alone() -> None:
     """Nothing masquerades where an engine runs by itself on the embedded lab."""
     rule = "suites/test_pod_network.py::test_nodes_and_pods_reach_each_other_without_nat[overlay]"
-    for name in ("calico", "canal", "flannel"):
+    for name in ("calico", "canal", "flannel", "kindnet"):
         found = [catalogue.get(name).deviation(rule, frozenset(), lab) for lab in ("kind", "netns")]
         assert found[0] is not None
         assert found[1] is None
+
+
+@pytest.mark.parametrize(
+    ("place", "names"),
+    [
+        (Place(lab="kind", kind=KindOptions(network="flannel")), ["enforcer", "flannel"]),
+        (Place(lab="kind"), ["enforcer", "none"]),
+        (Place(lab="netns", kind=KindOptions(network="flannel")), ["enforcer"]),
+    ],
+)
+def test_the_network_under_an_engine_brings_its_deviations(place: Place, names: list[str]) -> None:
+    assert [cni.name for cni in entries(catalogue.get("enforcer"), place)] == names
+
+
+class Marked:
+    """As much of a pytest item as is looked at."""
+
+    name = nodeid = "suites/t.py::test_nodes_and_pods_reach_each_other_without_nat[overlay]"
+
+    def __init__(self) -> None:
+        self.marks: list[Any] = []
+
+    def iter_markers(self) -> list[Any]:
+        return []
+
+    def add_marker(self, mark: Any) -> None:
+        self.marks.append(mark)
+
+
+@pytest.mark.parametrize(("network", "known"), [("flannel", 1), ("", 0)])
+def test_an_item_is_expected_to_fail_for_the_network_as_well(network: str, known: int) -> None:
+    place = Place(lab="kind", kind=KindOptions(network=network))
+    run: Any = SimpleNamespace(cni=catalogue.get("enforcer"), place=place, baseline={})
+    item: Any = Marked()
+    mark_known(item, run)
+    assert len(item.marks) == known
+    for mark in item.marks:
+        assert mark.kwargs["strict"] is True
+        assert "known deviation of Flannel" in mark.kwargs["reason"]
 
 
 def test_an_engine_needs_all_its_placeholders() -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.labs.base import Evidence, LabError, Shell
+from harness.labs.base import Evidence, LabError, Shell, processors_here
 from harness.labs.cluster import objects, stream
 from harness.labs.cluster.lab import ClusterLab
 from harness.labs.cluster.objects import Images
@@ -63,6 +63,7 @@ class EmbeddedClusterLab(ClusterLab):
     """
 
     name = "netns"
+    processors = processors_here()  # its clients run on this machine
 
     def __init__(
         self,

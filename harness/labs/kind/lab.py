@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from harness.labs.base import Evidence, LabError
+from harness.labs.base import Evidence, LabError, processors_here
 from harness.labs.cluster import stream
 from harness.labs.cluster.api import Api
 from harness.labs.cluster.existing import ExistingLab
@@ -28,6 +28,7 @@ class KindLab(ExistingLab):
     """
 
     name = "kind"
+    processors = processors_here()  # its clients run on this machine
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.labs.base import Evidence, LabError
+from harness.labs.base import Evidence, LabError, processors_here
 from harness.labs.netns import addresses as ip
 from harness.labs.netns import detect, dns, services
 from harness.labs.netns import evidence as evidence_
@@ -58,6 +58,7 @@ class NetnsLab:
     """
 
     name = "netns"
+    processors = processors_here()  # its clients run on this machine
 
     def __init__(
         self,

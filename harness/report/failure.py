@@ -79,7 +79,8 @@ def _lines(record: ScenarioRecord) -> Iterator[str]:
             yield from _indented(step.policies, "    ")
         for piece in step.evidence:
             yield ""
-            yield f"  {piece['title']}, {piece['node']}: $ {piece['command']}"
+            where = f", {piece['node']}" if piece["node"] else ""
+            yield f"  {piece['title']}{where}: $ {piece['command']}"
             yield from _indented(piece["text"], "    ", LINES)
     if record.rerun:
         yield ""

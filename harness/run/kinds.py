@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -90,7 +90,7 @@ def _check_entry(cni: Cni, place: Place) -> None:
             f"{place.families_name}",
             hint="--lab-families ipv4, or a catalogue entry of your own (--lab-engine-file)",
         )
-    base = base_of(cni, place)
+    base = _base(cni, place)
     if base is not None and base.enforces:
         raise LabError(
             f"two policy engines at once: {cni.title}, and {base.title} for its network",
@@ -123,7 +123,7 @@ def _config(cni: Cni, place: Place) -> Path:
     return place.kind.config or manifests.ROOT / "clusters" / cni.config
 
 
-def base_of(cni: Cni, place: Place) -> Cni | None:
+def _base(cni: Cni, place: Place) -> Cni | None:
     """The entry that the network is of, where this one is only an engine. Raises LabError for a
     name that the catalogue has not got."""
     name = place.kind.network or cni.base
@@ -133,6 +133,13 @@ def base_of(cni: Cni, place: Place) -> Cni | None:
         return catalogue.get(name)
     except CniError as error:
         raise LabError(f"--lab-network: {error}") from None
+
+
+def entries(cni: Cni, place: Place) -> tuple[Cni, ...]:
+    """What a cluster is given: the CNI, and before it the network that a mere policy engine stands
+    on. Raises LabError."""
+    base = _base(cni, place)
+    return (cni,) if base is None else (base, cni)
 
 
 def _check_reuse(cni: Cni, kind: Kind, name: str) -> list[str]:
@@ -209,13 +216,14 @@ def recipe(cni: Cni, place: Place, say: Say = lambda _: None, *, download: bool 
     options = place.kind
     offline = options.offline or options.archives is not None
     path = _config(cni, place)
-    base = base_of(cni, place)
+    parts = entries(cni, place)
     data = config.made(config.read(path), nodes=place.nodes, families=place.families, labels={})
     values = {"pod_subnet": config.pod_subnets(data)[0], "dataplane": place.dataplane}
     objects: list[patch.Json] = []
     notes: list[str] = []
-    for one, files in ((base, ()), (cni, options.files)):
-        if one is None or not (
+    for one in parts:
+        files = options.files if one is cni else ()
+        if not (
             download
             or offline
             or files
@@ -232,7 +240,6 @@ def recipe(cni: Cni, place: Place, say: Say = lambda _: None, *, download: bool 
         notes += told
     if cni.name == "enforcer":
         objects = [*_crds(), *objects]
-    parts = [one for one in (base, cni) if one is not None]
     images = patch.images_of(objects)
     here = [one for one in images if one.rpartition("/")[2] == FAN_OUT_IMAGE]
     return Recipe(
@@ -240,9 +247,7 @@ def recipe(cni: Cni, place: Place, say: Say = lambda _: None, *, download: bool 
         title=cni.title,
         config=path,
         objects=tuple(objects),
-        rollouts=tuple(
-            Rollout(r.namespace, r.kind, r.name, r.required) for one in parts for r in one.ready
-        ),
+        rollouts=_rollouts(parts),
         ready_files=tuple(file for one in parts for file in one.ready_files),
         routes=any(one.routes for one in parts),
         plugins=tuple(name for one in parts for name in one.plugins),
@@ -252,6 +257,12 @@ def recipe(cni: Cni, place: Place, say: Say = lambda _: None, *, download: bool 
         looks=_looks(cni),
         modules=tuple(dict.fromkeys(name for one in parts for name in one.modules)),
         notes=tuple(notes),
+    )
+
+
+def _rollouts(parts: Iterable[Cni]) -> tuple[Rollout, ...]:
+    return tuple(
+        Rollout(r.namespace, r.kind, r.name, r.required) for one in parts for r in one.ready
     )
 
 
@@ -397,6 +408,7 @@ def make(cni: Cni, place: Place) -> Lab:
         cluster=name,
         runtime=_found().runtime,
         looks=_looks(cni),
+        rollouts=_rollouts(entries(cni, place)),
         run=place.run,
         worker=place.worker,
         images=_images(place),

@@ -166,8 +166,7 @@ def entries(cni: Cni, place: Place) -> tuple[Cni, ...]:
         return (cni,)
     from harness.run import kinds
 
-    base = kinds.base_of(cni, place)
-    return (cni, base) if base is not None else (cni,)
+    return kinds.entries(cni, place)
 
 
 def recognise(context: str) -> str:

@@ -163,8 +163,10 @@ def test_from_nothing_to_ready_and_back(
             survey(made.api, "kind"),
             cluster=NAME,
             runtime=made.kind.runtime,
+            rollouts=made.recipe.rollouts,
             run=made.run,
         )
+        assert list(there._unsteady()) == []
         agent = f"{made.recipe.rollouts[0].namespace}/DaemonSet/agent/agent"
         rules = there._look(Look("rules", ("iptables-nft-save", "-c")), "worker")
         assert (rules.text, rules.node) == ("# rules of worker", "worker")

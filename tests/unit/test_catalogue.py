@@ -118,8 +118,8 @@ def test_a_deviation_may_show_on_some_labs_alone() -> None:
 @pytest.mark.parametrize(
     ("place", "names"),
     [
-        (Place(lab="kind", kind=KindOptions(network="flannel")), ["enforcer", "flannel"]),
-        (Place(lab="kind"), ["enforcer", "none"]),
+        (Place(lab="kind", kind=KindOptions(network="flannel")), ["flannel", "enforcer"]),
+        (Place(lab="kind"), ["none", "enforcer"]),
         (Place(lab="netns", kind=KindOptions(network="flannel")), ["enforcer"]),
     ],
 )

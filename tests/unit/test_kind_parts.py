@@ -15,6 +15,8 @@ import yaml
 from harness.cnis import catalogue
 from harness.labs.base import LabError
 from harness.labs.kind import archives, routes, state
+from harness.labs.kind.ready import Waiter
+from harness.labs.kind.recipe import Rollout
 from harness.model.world import Node
 from harness.run import kinds
 from harness.run.place import KindOptions, Place
@@ -157,3 +159,54 @@ def test_images_of_other_cnis_are_foreign(tmp_path: Path) -> None:
     assert made.images == images
     assert "ghcr.io/flannel-io/flannel" in made.foreign
     assert not made.foreign & {"quay.io/calico/node", "example.org/mine"}
+
+
+class PodsOnly:
+    """As much of an API as the story of pods is read from."""
+
+    def __init__(self, *pods: dict[str, Any]) -> None:
+        self.pods = list(pods)
+
+    def find(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
+        return {"spec": {"selector": {"matchLabels": {"app": name}}}}
+
+    def list(self, kind: str, namespace: str, **_: Any) -> dict[str, Any]:
+        event = {"reason": "BackOff", "message": "restarting failed container"}
+        return {"items": self.pods if kind == "Pod" else [event]}
+
+    def text(self, where: str, params: dict[str, str]) -> str:
+        return "no route to the datastore"
+
+
+def cni_pod(name: str, *, ready: bool, restarts: int) -> dict[str, Any]:
+    waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}}
+    status = {"name": "agent", "ready": ready, "restartCount": restarts}
+    return {
+        "metadata": {"namespace": "kube-system", "name": name},
+        "spec": {"nodeName": f"node-of-{name}"},
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+            "containerStatuses": [status | {"state": {"running": {}} if ready else waiting}],
+        },
+    }
+
+
+def test_pods_of_the_cni_that_stopped_are_told() -> None:
+    """An engine that has died leaves what looks like an outage, or a leak, of the network."""
+    api: Any = PodsOnly(
+        cni_pod("steady", ready=True, restarts=0),
+        cni_pod("again", ready=True, restarts=2),
+        cni_pod("down", ready=False, restarts=6),
+    )
+    lines = Waiter(api).unsteady([Rollout("kube-system", "DaemonSet", "agent")])
+    assert lines == [
+        "again on node-of-again: Running, started again 2 times",
+        "      event: BackOff: restarting failed container",
+        "down on node-of-down: Running; agent: CrashLoopBackOff back-off 40s, not ready, "
+        "started again 6 times",
+        "      event: BackOff: restarting failed container",
+        "      agent: no route to the datastore",
+    ]
+    api.pods = api.pods[:1]
+    assert Waiter(api).unsteady([Rollout("kube-system", "DaemonSet", "agent")]) == []

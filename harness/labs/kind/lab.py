@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from harness.labs.base import Evidence, LabError, processors_here
 from harness.labs.cluster import stream
-from harness.labs.cluster.api import Api
+from harness.labs.cluster.api import Api, path
 from harness.labs.cluster.existing import ExistingLab
 from harness.labs.cluster.survey import Survey
 from harness.labs.kind import state
-from harness.labs.kind.recipe import Look
+from harness.labs.kind.ready import Waiter
+from harness.labs.kind.recipe import Look, Rollout
 from harness.labs.kind.runtime import Runtime
 from harness.model.flow import Cell
 from harness.model.routing import nodes_of
@@ -24,7 +25,8 @@ _MOST_CHARACTERS = 400_000
 
 class KindLab(ExistingLab):
     """Implements :class:`harness.labs.base.Lab` on kind cluster ``cluster``, which is up; others
-    make and end it: see :class:`harness.labs.kind.cluster.KindCluster`. ``looks`` are its evidence.
+    make and end it: see :class:`harness.labs.kind.cluster.KindCluster`. ``looks`` are its evidence,
+    beside what has become of the CNI's own pods (``rollouts``).
     """
 
     name = "kind"
@@ -38,12 +40,14 @@ class KindLab(ExistingLab):
         cluster: str,
         runtime: Runtime,
         looks: Sequence[Look] = (),
+        rollouts: Sequence[Rollout] = (),
         **options: Any,
     ) -> None:
         super().__init__(api, survey, **options)
         self.cluster = cluster
         self.runtime = runtime
         self.looks = tuple(looks)
+        self.rollouts = tuple(rollouts)
         self._images: list[str] | None = None
 
     # -- evidence ----------------------------------------------------------------------------
@@ -56,7 +60,18 @@ class KindLab(ExistingLab):
         wanted = [(look, node) for node in nodes for look in self.looks]
         with ThreadPoolExecutor(4) as pool:
             found = list(pool.map(lambda one: self._look(*one), wanted))
-        return (*(one for one in found if one.text.strip()), *super().evidence(world, cells))
+        return (
+            *self._unsteady(),
+            *(one for one in found if one.text.strip()),
+            *super().evidence(world, cells),
+        )
+
+    def _unsteady(self) -> Iterator[Evidence]:
+        lines = Waiter(self.api).unsteady(self.rollouts)
+        if lines:
+            spaces = dict.fromkeys(one.namespace for one in self.rollouts)
+            asked = ", ".join(f"GET {path('Pod', space)}" for space in spaces)
+            yield Evidence("pods of the CNI that are not steady", "", asked, "\n".join(lines))
 
     def _look(self, look: Look, node: str) -> Evidence:
         shown = " ".join(look.argv)

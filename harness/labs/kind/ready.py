@@ -116,6 +116,19 @@ class Waiter:
                 lines += self._pod_story(pod)
         return lines
 
+    def unsteady(self, rollouts: Sequence[Rollout]) -> list[str]:
+        """Of these workloads, the pods that are not ready, or have been started again: a line for
+        each, and why. What enforces policies, or routes packets, may have stopped by itself."""
+        lines = []
+        for pod in (pod for one in rollouts for pod in self._pods(one)):
+            again = sum(one.get("restartCount") or 0 for one in _containers(pod))
+            if is_ready(pod) and not again:
+                continue
+            story = self._pod_story(pod)
+            ready = "" if is_ready(pod) else ", not ready"
+            lines += [f"{story[0].strip()}{ready}, started again {again} times", *story[1:]]
+        return lines
+
     def _pod_story(self, pod: Json) -> list[str]:
         meta, status = pod["metadata"], pod.get("status") or {}
         node = (pod.get("spec") or {}).get("nodeName", "no node")

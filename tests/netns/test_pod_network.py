@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,6 +139,18 @@ def test_nodes_of_any_number(make_lab: Any) -> None:
         lab.apply([Apply(Namespace("n")), *(Apply(Pod("n", f"on-{x}", node=x)) for x in names)])
         for x in names:
             assert ask(lab, f"node:{names[0]}", address(lab, f"n/on-{x}")).name == f"n/on-{x}"
+
+
+def test_a_cni_plugin_in_the_path_is_not_taken_for_iproute2(
+    make_lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = tmp_path / "bridge"
+    plugin.write_text("#!/bin/sh\necho CNI bridge plugin v1.9.1 >&2\n")
+    plugin.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    lab = make_lab(fabric="overlay")
+    lab.apply([Apply(Namespace("n")), Apply(Pod("n", "p", node="worker"))])
+    assert ask(lab, "node:worker2", address(lab, "n/p")).name == "n/p"
 
 
 def test_routed_pods_over_vxlan(make_lab: Any) -> None:

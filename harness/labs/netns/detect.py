@@ -126,6 +126,13 @@ def which(tool: str) -> str | None:
     return shutil.which(tool) or shutil.which(tool, path=_SBIN)
 
 
+def bridge() -> str:
+    """iproute2's ``bridge``. A CNI plugin has the same name, does nothing that it is asked for on
+    the command line, and exits with 0; where its folder comes first in PATH, nothing would cross
+    between the nodes of an overlay."""
+    return shutil.which("bridge", path=_SBIN) or "bridge"
+
+
 def tools() -> dict[str, Ability]:
     """Each tool, whether it is there."""
     found = {}

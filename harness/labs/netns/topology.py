@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.labs import server
 from harness.labs.base import LabError
+from harness.labs.netns import detect
 from harness.labs.netns import fabric as fabrics
 from harness.labs.netns.client import Completed, Holder
 from harness.labs.netns.fabric import Fabric
@@ -87,7 +88,7 @@ class Topology:
         for name in self.nodes:
             fdb = fabrics.fdb_batch(self.fabric, self._others(name))
             if fdb:
-                self.run(node_box(name), ["bridge", "-batch", "-"], "\n".join(fdb) + "\n")
+                self.run(node_box(name), [detect.bridge(), "-batch", "-"], "\n".join(fdb) + "\n")
         ports = tuple(
             ContainerPort(server.NODE_SERVER_PORT, protocol)
             for protocol in (Protocol.TCP, Protocol.UDP)

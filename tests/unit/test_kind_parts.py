@@ -196,12 +196,12 @@ def test_pods_of_the_cni_that_stopped_are_told() -> None:
     """An engine that has died leaves what looks like an outage, or a leak, of the network."""
     api: Any = PodsOnly(
         cni_pod("steady", ready=True, restarts=0),
-        cni_pod("again", ready=True, restarts=2),
+        cni_pod("again", ready=True, restarts=1),
         cni_pod("down", ready=False, restarts=6),
     )
     lines = Waiter(api).unsteady([Rollout("kube-system", "DaemonSet", "agent")])
     assert lines == [
-        "again on node-of-again: Running, started again 2 times",
+        "again on node-of-again: Running, started again once",
         "      event: BackOff: restarting failed container",
         "down on node-of-down: Running; agent: CrashLoopBackOff back-off 40s, not ready, "
         "started again 6 times",

@@ -126,7 +126,8 @@ class Waiter:
                 continue
             story = self._pod_story(pod)
             ready = "" if is_ready(pod) else ", not ready"
-            lines += [f"{story[0].strip()}{ready}, started again {again} times", *story[1:]]
+            times = "once" if again == 1 else f"{again} times"
+            lines += [f"{story[0].strip()}{ready}, started again {times}", *story[1:]]
         return lines
 
     def _pod_story(self, pod: Json) -> list[str]:

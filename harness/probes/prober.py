@@ -27,7 +27,7 @@ AT_ONCE = 512
 #: they only wait for each other. One that is out for several times as long as answers have taken
 #: lately has begun, and counts no more: it is met with silence.
 PER_PROCESSOR = 32
-BEGUN = 3.0
+_BEGUN = 3.0
 _BEGUN_SECONDS = (0.1, 0.9)
 #: Answers that "lately" means.
 _LATELY = 32
@@ -274,10 +274,9 @@ class Prober:
                 for shell in self._listening.wait(max(0.0, wake - self.now())):
                     self._hear(shell)
                 self._hurry()
-                self._pump()
+            self._pump()
             if self._ended or self.now() >= until:
                 ended, self._ended = self._ended, []
-                self._pump()
                 return ended
 
     # -- inside --------------------------------------------------------------------------------
@@ -325,7 +324,7 @@ class Prober:
     @property
     def _begun_after(self) -> float:
         least, most = _BEGUN_SECONDS
-        return min(most, max(least, BEGUN * self.usual))
+        return min(most, max(least, _BEGUN * self.usual))
 
     def _next(self) -> Probe | None:
         """The probe whose turn it is. Clients of which too many run are passed over."""

@@ -210,7 +210,6 @@ class _Settling:
         self.longer = 1.0  # times as long as it began with
         self.longer_since = self.begun
         self.heard = 0.0
-        self.heard_one = False
         self.launched = 0
         self.times: dict[str, float] = {}
 
@@ -312,8 +311,8 @@ class _Settling:
         if seen.outcome is Outcome.ALLOWED:
             took = seen.answered - seen.sent
             if expects_answer:
-                self.prober.quickest = min(took, self.prober.quickest if self.heard_one else took)
-                self.heard_one = True
+                known = self.prober.quickest if self.heard > self.begun else took
+                self.prober.quickest = min(took, known)
                 self.heard = self.prober.now()
             if expects_answer or took < _SENT_AGAIN:
                 self.slowest = max(self.slowest, took)

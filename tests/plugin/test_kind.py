@@ -25,6 +25,7 @@ from harness.labs.controlplane.lab import EmbeddedClusterLab
 from harness.labs.kind import clean, cluster, state
 from harness.labs.kind.cluster import KindCluster, Wish
 from harness.labs.kind.lab import KindLab
+from harness.labs.kind.ready import Waiter
 from harness.labs.kind.recipe import Look, Recipe, Rollout
 from harness.run import kinds, manifests
 from harness.run.place import KindOptions, Place
@@ -166,7 +167,8 @@ def test_from_nothing_to_ready_and_back(
             rollouts=made.recipe.rollouts,
             run=made.run,
         )
-        assert list(there._unsteady()) == []
+        assert len(Waiter(made.api)._pods(made.recipe.rollouts[0])) == 3
+        assert list(there._unsteady()) == []  # they are there, and steady
         agent = f"{made.recipe.rollouts[0].namespace}/DaemonSet/agent/agent"
         rules = there._look(Look("rules", ("iptables-nft-save", "-c")), "worker")
         assert (rules.text, rules.node) == ("# rules of worker", "worker")

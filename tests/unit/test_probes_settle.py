@@ -12,6 +12,7 @@ from harness.model.actions import Apply
 from harness.model.flow import Cell, Endpoint, Finding, Outcome, Via
 from harness.model.oracle import expected
 from harness.model.policy import LabelSelector, NetworkPolicy, Peer, PolicyPort, Protocol, Rule
+from harness.model.world import World
 from harness.probes.prober import PER_CLIENT, PER_PROCESSOR, Prober
 from harness.probes.settle import Settled, Timing, settle
 from harness.scenarios import worlds
@@ -29,12 +30,16 @@ ONLY_B = NetworkPolicy(
 )
 
 
-def start(lab: FakeLab, world: str = "three-by-three") -> Prober:
-    begin = worlds.world(world)
+def start(lab: FakeLab, world: str | World = "three-by-three") -> Prober:
+    begin = worlds.world(world) if isinstance(world, str) else world
     for mapping in (begin.namespaces, begin.pods, begin.services):
         lab.apply([Apply(thing) for thing in mapping.values()])
     lab.time += 10
     return Prober(lab, lab.listening)
+
+
+def crowd(pods: int) -> World:
+    return worlds.grid(["x"], [f"p{i}" for i in range(pods)], services=False)
 
 
 def look(
@@ -556,22 +561,8 @@ def test_services_are_proven_by_their_backends() -> None:
 
 def test_more_cells_than_fit_at_once() -> None:
     lab = FakeLab()
-    begin = worlds.grid(["x"], [f"p{i}" for i in range(40)], services=False)
-    for mapping in (begin.namespaces, begin.pods):
-        lab.apply([Apply(thing) for thing in mapping.values()])
-    prober = Prober(lab, lab.listening)
-    settled = look(lab, prober, [DENY_ALL])
+    settled = look(lab, start(lab, crowd(40)), [DENY_ALL])
     assert findings(settled) == {Finding.AGREES: 40 * 39}
-
-
-def crowd(lab: FakeLab, pods: int) -> Prober:
-    """A prober of ``pods`` pods in x, all of whose clients share one processor."""
-    lab.processors = 1
-    begin = worlds.grid(["x"], [f"p{i}" for i in range(pods)], services=False)
-    for mapping in (begin.namespaces, begin.pods):
-        lab.apply([Apply(thing) for thing in mapping.values()])
-    lab.time += 10
-    return Prober(lab, lab.listening)
 
 
 def test_clients_of_one_machine_begin_by_turns() -> None:
@@ -586,16 +577,16 @@ def test_clients_of_one_machine_begin_by_turns() -> None:
         most = max(most, len(out))
         return Answer(0.02, 0, "", lawful.backend)
 
-    lab = FakeLab(rule=rule)
-    settled = look(lab, crowd(lab, 10), [])
+    lab = FakeLab(rule=rule, processors=1)
+    settled = look(lab, start(lab, crowd(10)), [])
     assert findings(settled) == {Finding.AGREES: 90}
     assert most == PER_PROCESSOR
 
 
 def test_silence_does_not_keep_others_from_their_turn() -> None:
     """Those that are met with silence have begun long ago: they wait, and need no processor."""
-    lab = FakeLab()
-    prober = crowd(lab, 10)
+    lab = FakeLab(processors=1)
+    prober = start(lab, crowd(10))
     prober.begin(lab.resolve(lab.world))
     wanted = cells(lab.world, Probes(), lab.features)
     lab.rule = lambda asked, lawful: DROP
@@ -609,8 +600,8 @@ def test_silence_does_not_keep_others_from_their_turn() -> None:
 
 
 def test_what_the_change_is_about_is_asked_first() -> None:
-    lab = FakeLab()
-    prober = crowd(lab, 10)
+    lab = FakeLab(processors=1)
+    prober = start(lab, crowd(10))
     policy = NetworkPolicy("x", "p", LabelSelector((("pod", "p9"),)))
     changed = lab.apply([Apply(policy)])
     world = lab.resolve(lab.world)
@@ -627,10 +618,7 @@ def test_what_the_change_is_about_is_asked_first() -> None:
 def test_a_client_that_is_full_keeps_nobody_waiting() -> None:
     """One client asks more than it can at once; the others' turns come all the same."""
     lab = FakeLab()
-    begin = worlds.grid(["x"], [f"p{i}" for i in range(100)], services=False)
-    for mapping in (begin.namespaces, begin.pods):
-        lab.apply([Apply(thing) for thing in mapping.values()])
-    prober = Prober(lab, lab.listening)
+    prober = start(lab, crowd(100))
     prober.begin(lab.resolve(lab.world))
     lab.rule = lambda asked, lawful: DROP
     first = [Cell(Endpoint.parse("x/p0"), Endpoint.parse(f"x/p{n}"), 80) for n in range(1, 100)]

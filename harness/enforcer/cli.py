@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from harness.enforcer.lock import BusyError, only_one_here
 from harness.enforcer.plane import Plane
-from harness.enforcer.tool import ToolError
+from harness.enforcer.tool import AbsentError, ToolError
+
+if TYPE_CHECKING:
+    from harness.enforcer.controller import Controller, Source
 
 DATAPLANES = ("iptables", "nftables")
 
 
-def plane_of(options: argparse.Namespace) -> Plane:
-    """The data plane that the options name. Only it is imported: starting is quick."""
-    if options.dataplane == "nftables":
+def plane_of(options: argparse.Namespace, name: str = "") -> Plane:
+    """The data plane of this name, or that of the options. Only it is imported: starting is
+    quick."""
+    if (name or options.dataplane) == "nftables":
         from harness.enforcer.nftables.plane import Nftables
 
         return Nftables()
     from harness.enforcer.iptables.plane import Iptables
 
     return Iptables(options.iptables)
+
+
+def planes_but(options: argparse.Namespace, which: str | None) -> Iterator[Plane]:
+    """All data planes but one, each made when it is asked for; none whose tools are not here."""
+    for name in DATAPLANES:
+        if name != which:
+            with contextlib.suppress(AbsentError):
+                yield plane_of(options, name)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -41,15 +54,16 @@ def add_parser(subparsers: Any) -> None:
 def add_commands(parser: argparse.ArgumentParser) -> None:
     """The controller's own commands."""
     commands = parser.add_subparsers(dest="enforcer_command", required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--dataplane", choices=DATAPLANES, default="nftables", help="default: %(default)s"
-    )
-    common.add_argument(
+    variant = argparse.ArgumentParser(add_help=False)
+    variant.add_argument(
         "--iptables",
         choices=("", "nft", "legacy"),
         default="",
         help="which iptables to use; default: what is called iptables here",
+    )
+    common = argparse.ArgumentParser(add_help=False, parents=[variant])
+    common.add_argument(
+        "--dataplane", choices=DATAPLANES, default="nftables", help="default: %(default)s"
     )
     events = commands.add_parser(
         "events", parents=[common], help="enforce what change events on stdin say"
@@ -89,19 +103,27 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     dump.add_argument("--node", default=os.environ.get("NODE_NAME", ""), help="default: $NODE_NAME")
     dump.set_defaults(run=run_dump)
     clean = commands.add_parser(
-        "clean", parents=[common], help="take all rules and sets of the enforcer away"
+        "clean", parents=[variant], help="take all rules and sets of the enforcer away"
     )
+    clean.add_argument("--dataplane", choices=DATAPLANES, help="default: both")
     clean.set_defaults(run=run_clean)
 
 
-def run_events(options: argparse.Namespace) -> int:
+def controller_of(options: argparse.Namespace, source: Source) -> Controller:
+    """A controller with the data plane of the options, that replaces one of another plane."""
     from harness.enforcer.controller import Controller
+
+    others = planes_but(options, options.dataplane)
+    return Controller(options.node, plane_of(options), source, log_to_stderr, others)
+
+
+def run_events(options: argparse.Namespace) -> int:
     from harness.enforcer.events import EventStream, NotAnEventError
 
     stream = EventStream(sys.stdin.fileno(), sys.stdout)
     try:
         with only_one_here(patience=5.0):
-            Controller(options.node, plane_of(options), stream, log_to_stderr).run()
+            controller_of(options, stream).run()
     except NotAnEventError as error:
         return complain(str(error))
     return 0
@@ -111,7 +133,6 @@ def run_controller(options: argparse.Namespace) -> int:
     import signal
 
     from harness.enforcer import status
-    from harness.enforcer.controller import Controller
     from harness.enforcer.kube import Api, ApiError, KubeSource
 
     address, colon, port = options.listen.rpartition(":")
@@ -125,7 +146,7 @@ def run_controller(options: argparse.Namespace) -> int:
         return complain(str(error))
     with only_one_here(patience=float("inf")):
         source = KubeSource(api, log_to_stderr)
-        controller = Controller(options.node, plane_of(options), source, log_to_stderr)
+        controller = controller_of(options, source)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: source.stop())
         try:
@@ -176,7 +197,9 @@ def legend_from_api(options: argparse.Namespace) -> dict[str, str]:
 
 
 def run_clean(options: argparse.Namespace) -> int:
-    plane_of(options).clean()
+    planes = [plane_of(options)] if options.dataplane else planes_but(options, None)
+    for plane in planes:
+        plane.clean()
     return 0
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -63,7 +63,12 @@ class Tally:
 
 
 class Controller:
-    """Enforces on one node. ``log`` takes a short name of what happened, and its details."""
+    """Enforces on one node. ``log`` takes a short name of what happened, and its details.
+
+    ``others`` are data planes that an enforcer of before may have used here. What it left of them
+    would go on to drop what is allowed now; it is taken away once, as soon as our rules are in
+    force.
+    """
 
     def __init__(
         self,
@@ -71,11 +76,13 @@ class Controller:
         plane: Plane,
         source: Source,
         log: Callable[[str, Mapping[str, Any]], None] | None = None,
+        others: Iterator[Plane] = iter(()),  # noqa: B008 - empty for ever
     ) -> None:
         self.compiler = Compiler(node)
         self.tally = Tally()
         self._plane = plane
         self._source = source
+        self._others = others
         self._intake = Intake(self.compiler)
         self._log = log or (lambda _name, _details: None)
         self._synced = False
@@ -118,7 +125,9 @@ class Controller:
         """Wait for something to do, and take in what has come."""
         timeout = None if seconds is None else max(0.0, seconds)
         source = self._source.fileno()
-        ready, _, _ = select.select([source, self._plane.fileno()], [], [], timeout)
+        # what others do is of no concern, and not read, before there is something to enforce
+        plane = [self._plane.fileno()] if self._synced else []
+        ready, _, _ = select.select([source, *plane], [], [], timeout)
         if source not in ready:
             return
         begun = time.monotonic()
@@ -185,6 +194,7 @@ class Controller:
         snapshot = self.compiler.snapshot()
         compiled = time.monotonic()
         self._plane.apply(snapshot)
+        self._replace_others()
         if self._amiss:
             self._amiss = False
             self._log("mended", {"seconds": round(time.monotonic() - begun, 3)})
@@ -198,6 +208,16 @@ class Controller:
         # mostly our own doings; what others did at the same time is mended in the next round
         if problem := self._plane.noticed():
             self._mend(problem)
+
+    def _replace_others(self) -> None:
+        for plane in self._others:  # made one by one, and only the first time
+            try:
+                if plane.live():
+                    plane.clean()
+                    self._log("replaced", {"dataplane": plane.name})
+            except ToolError as error:
+                hint = f"`netpol enforcer clean --dataplane {plane.name}` takes its rules away"
+                self._log("left", {"dataplane": plane.name, "error": str(error), "hint": hint})
 
     def _retry(self) -> None:
         """Try again, with back-off, taking in what comes in the meantime."""

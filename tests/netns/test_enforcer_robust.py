@@ -284,3 +284,47 @@ def test_killed_at_any_moment_it_is_never_open(node: OneNode, plane: str) -> Non
         enforcer.drop(DENY, ALLOW_A_AT_81)
         time.sleep(0.2)
         assert client.end()[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("nftables", "iptables"), ("iptables", "nftables"), ("iptables-legacy", "nftables")],
+)
+def test_another_data_plane_takes_over(node: OneNode, before: str, after: str) -> None:
+    """What was in force goes once the other's rules are: it would shut what is allowed by now."""
+    with start(node, before) as old:
+        old.sync(POD_A, POD_B, DENY)
+    assert blocked(node)
+    variant = ["--iptables", "legacy"] if before.endswith("legacy") else []
+    client = Attack(node, "b", A, A6)
+    with Enforcer(node, after, *variant) as new:
+        new.sync(POD_A, POD_B, DENY, ALLOW_A_AT_81)
+        tried, got = client.end()
+        assert tried > 10
+        assert got == 0, f"{got} of {tried}"
+        assert node.can("b", A, 81), new.said()
+        assert node.can("b", A6, 81), new.said()
+        assert blocked(node)
+        assert '"event": "replaced"' in new.said()
+        # and it is not taken for somebody else's doing
+        assert new.mendings() == []
+    clean = [sys.executable, "-m", "harness.enforcer", "clean", *variant]
+    node.run(*clean, "--dataplane", after)
+    rules = node.run("nft", "list", "ruleset") + node.run("ipset", "list", "-n")
+    rules += "".join(node.run(f"{t}-legacy", "-S") for t in ("iptables", "ip6tables"))
+    assert not OURS.search(rules)
+
+
+def test_clean_takes_both_data_planes_away(node: OneNode) -> None:
+    for plane in ("nftables", "iptables"):
+        with start(node, plane) as enforcer:
+            enforcer.sync(POD_A, DENY)
+            # the one before is put back, as if its end had never come
+            if plane == "nftables":
+                saved = node.run("nft", "list", "ruleset")
+    node.run("nft", "-f", "-", text=saved)
+    assert "netpol-a" in node.run("nft", "list", "tables")
+    assert "NETPOL" in node.run("iptables-save")
+    node.run(sys.executable, "-m", "harness.enforcer", "clean")
+    everything = node.run("nft", "list", "ruleset") + node.run("ipset", "list", "-n")
+    assert not OURS.search(everything)

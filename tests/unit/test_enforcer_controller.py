@@ -22,15 +22,17 @@ class Plane:
     """Applies nothing; refuses as often as it is told to. ``script``: what happens at each
     attempt, from the first on."""
 
-    name = "fake"
     unsure = False
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "fake") -> None:
+        self.name = name
         self.applied: list[Compiled] = []
         self.refuse = 0
         self.broken: list[str] = []
         self.verified = 0
         self.script: list[Callable[[], object]] = []
+        self.left: list[str] = []
+        self.looked = 0
         self.ear, self.mouth = os.pipe()
 
     def apply(self, compiled: Compiled) -> None:
@@ -41,7 +43,14 @@ class Plane:
             raise ToolError("refused")
         self.applied.append(compiled)
 
-    def clean(self) -> None: ...
+    def live(self) -> list[str]:
+        self.looked += 1
+        if "broken" in self.left:
+            raise ToolError("no answer")
+        return self.left
+
+    def clean(self) -> None:
+        self.left = []
 
     def fileno(self) -> int:
         return self.ear
@@ -66,11 +75,13 @@ class Stage:
 
     def __init__(self) -> None:
         self.plane = Plane()
+        self.others = [Plane("other"), Plane("third")]
         self.end, self.entry = os.pipe()
         self.answers = io.StringIO()
         self.log: list[tuple[str, Any]] = []
+        stream = EventStream(self.end, self.answers)
         self.controller = Controller(
-            "n", self.plane, EventStream(self.end, self.answers), lambda *a: self.log.append(a)
+            "n", self.plane, stream, lambda *a: self.log.append(a), iter(self.others)
         )
         self.sent = 0
 
@@ -97,7 +108,8 @@ class Stage:
 def stage() -> Iterator[Stage]:
     stage = Stage()
     yield stage
-    for fd in (stage.end, stage.plane.ear, stage.plane.mouth):
+    pipes = [fd for plane in (stage.plane, *stage.others) for fd in (plane.ear, plane.mouth)]
+    for fd in (stage.end, *pipes):
         os.close(fd)
 
 
@@ -155,6 +167,55 @@ def test_an_object_that_cannot_be_read_does_not_stop_the_others(stage: Stage) ->
     assert not answer["ok"]
     assert "NetworkPolicy x/p" in answer["errors"][0]
     assert ("x", "a") in stage.plane.applied[0].pods
+
+
+def test_what_another_data_plane_left_goes_once_ours_is_in_force(stage: Stage) -> None:
+    other, third = stage.others
+    other.left = third.left = ["rules"]
+
+    def second_attempt() -> None:
+        assert other.left == ["rules"], "before ours were in force"
+        stage.say("ADDED", pod("a"))
+
+    stage.plane.refuse = 1
+    stage.plane.script = [nothing, second_attempt, stage.close]
+    stage.say("SYNCED")
+    stage.run_on()
+    assert len(stage.plane.applied) == 2
+    assert (other.left, third.left) == ([], [])
+    assert (other.looked, third.looked) == (1, 1)
+    replaced = [details["dataplane"] for what, details in stage.log if what == "replaced"]
+    assert replaced == ["other", "third"]
+
+
+def test_what_cannot_be_taken_away_is_told_and_stops_nothing(stage: Stage) -> None:
+    other, third = stage.others
+    other.left, third.left = ["broken"], ["rules"]
+    stage.say("SYNCED")
+    (answer,) = stage.run()
+    assert answer["ok"]
+    assert stage.controller.ready
+    (left,) = [details for what, details in stage.log if what == "left"]
+    assert (left["dataplane"], left["error"]) == ("other", "no answer")
+    assert "clean --dataplane other" in left["hint"]
+    assert third.left == []
+
+
+def test_before_the_list_is_complete_the_kernel_is_not_listened_to(stage: Stage) -> None:
+    """It would wake the loop again and again for what is not read yet."""
+    os.write(stage.plane.mouth, b"!")
+    waits: list[list[int]] = []
+    real = module.select.select
+
+    def select(readers: list[int], *rest: Any) -> Any:
+        waits.append(readers)
+        return real(readers, *rest)
+
+    stage.say("ADDED", pod("a"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.select, "select", select)
+        stage.run()
+    assert waits == [[stage.end], [stage.end]]
 
 
 def test_a_rule_without_meaning_is_told_once(stage: Stage) -> None:

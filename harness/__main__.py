@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -76,19 +77,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = run(arguments)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # `netpol … | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     except KeyboardInterrupt:
         print("netpol: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_left():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return OK
         # What our own rooms raise speaks to people, and so does the system's word on a file.
         # Everything else is a mistake of ours, and its traceback is what mends it.
         if not (type(error).__module__.startswith("harness.") or isinstance(error, OSError)):
             raise
         print(f"netpol: {describe(error)}", file=sys.stderr)
         return USAGE
+
+
+def _reader_has_left() -> bool:
+    """Has whoever read our output seen enough, as in `netpol … | head`?"""
+    look = select.poll()
+    try:
+        look.register(sys.stdout.fileno(), 0)  # what cannot be written any more is always told
+    except OSError:  # it is no file at all
+        return False
+    return bool(look.poll(0))
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:

@@ -193,7 +193,7 @@ def _environment() -> dict[str, str]:
 
 def _spawn(call: socket.socket, message: Json, fds: Sequence[int], *, terminal: bool) -> Any:
     """Send it off; what is returned waits for its end and gives its exit code."""
-    wire.send(call, {**message, "terminal": terminal}, fds)
+    _send(call, {**message, "terminal": terminal}, fds)
     return lambda: _answer(call)
 
 
@@ -261,8 +261,15 @@ def status(arguments: argparse.Namespace) -> int:
 
 def _ask(there: Home, message: Json) -> Any:
     with there.connect() as call:
-        wire.send(call, message)
+        _send(call, message)
         return _answer(call)
+
+
+def _send(call: socket.socket, message: Json, fds: Sequence[int] = ()) -> None:
+    try:
+        wire.send(call, message, fds)
+    except OSError:
+        raise _gone_away() from None
 
 
 def _answer(call: socket.socket) -> Any:
@@ -272,4 +279,8 @@ def _answer(call: socket.socket) -> Any:
             if "error" in answer:
                 raise PlayError(answer["error"])
             return answer["result"]
-    raise PlayError("the lab's keeper has gone away without an answer")
+    raise _gone_away()
+
+
+def _gone_away() -> PlayError:
+    return PlayError("the lab's keeper has gone away without an answer")

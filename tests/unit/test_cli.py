@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +127,16 @@ def test_a_reader_that_leaves_is_no_error() -> None:
         ["bash", "-c", shell], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_another_broken_pipe_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("harness.doctor.run", fail)
+    assert cli.main(["doctor"]) == cli.USAGE
+    print("still read")
+    out, err = capfd.readouterr()
+    assert (out, err) == ("still read\n", "netpol: [Errno 32] Broken pipe\n")

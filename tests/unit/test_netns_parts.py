@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -131,6 +132,24 @@ def test_messages_and_descriptors_arrive_together_and_in_order() -> None:
         ours.close()
         assert not receiver.read()
     wire.close_all([reading, writing])
+
+
+def test_a_peer_may_be_done_and_gone_before_the_send_returns() -> None:
+    ours, theirs = socket.socketpair()
+
+    class Hasty:
+        """A socket whose peer has closed by the time that its sendmsg returns."""
+
+        def sendmsg(self, *arguments: Any) -> int:
+            sent = ours.sendmsg(*arguments)
+            theirs.close()
+            return sent
+
+        def sendall(self, data: bytes) -> None:
+            ours.sendall(data)
+
+    with ours, open(os.devnull) as null:
+        wire.send(Hasty(), {"op": "spawn"}, [null.fileno()])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,19 @@ def test_clean_deletes_clusters_of_runs_that_are_gone(
     assert "docker is not on PATH" in capsys.readouterr().err
     assert cli.main(["clean", "--kept"]) == 2
     assert deleted == ["netpol-b", "netpol-b", "netpol-c"]
+
+
+def test_a_keeper_that_goes_away_is_told(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Before a command was sent, too: its connection is broken then."""
+
+    def broken(_: Home) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        return ours
+
+    monkeypatch.setattr(Home, "connect", broken)
+    for words in (["lab", "status"], ["lab", "shell", "a", "true"]):
+        assert cli.main(words) == cli.USAGE
+        assert "keeper has gone away without an answer" in capfd.readouterr().err

@@ -27,7 +27,8 @@ def send(sock: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) 
     if fds:
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
         sent = sock.sendmsg([data], [rights])
-    sock.sendall(data[sent:])
+    if rest := data[sent:]:  # else the peer may have done it all, and closed, by now
+        sock.sendall(rest)
 
 
 class Receiver:

@@ -25,12 +25,13 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.enforcer.kube import RESOURCES
 from harness.labs.base import LabError
 from harness.labs.controlplane import binaries
 from harness.labs.controlplane.binaries import Binaries
 from harness.labs.controlplane.engines import ApiEngine
 from harness.labs.controlplane.lab import EmbeddedClusterLab
-from harness.labs.controlplane.programs import HOME
+from harness.labs.controlplane.programs import HOME, PORT
 from harness.labs.netns.topology import node_box
 from harness.model.actions import Apply, Delete, Relabel
 from harness.model.cluster_policy import (
@@ -271,6 +272,32 @@ def test_an_outage_of_the_server_opens_nothing(denied: EmbeddedClusterLab, tmp_p
     assert tried > 5 * OUTAGE
     assert got == 0, f"{got} of {tried}: {client.said.read_text()}"
     follow_again(denied)
+
+
+def test_a_server_that_goes_without_a_word_is_missed(denied: EmbeddedClusterLab) -> None:
+    """Its end reaches no node, as if its machine had lost power, and another takes its place: who
+    only waits to be told would wait for minutes."""
+    rules = [
+        (node, f"PREROUTING -p tcp --sport {PORT} --dport {port} -j DROP")
+        for node in PLANES
+        for port in enforcers_ports(denied, node)
+    ]
+    assert len(rules) >= len(PLANES) * len(RESOURCES)
+    for node, rule in rules:
+        denied.holder.run(node_box(node), ["iptables", "-t", "raw", "-A", *rule.split()])
+    kill_server(denied)
+    denied.plane.restart("kube-apiserver")
+    follow_again(denied)
+    for node, rule in rules:
+        done = denied.holder.run(node_box(node), ["iptables", "-t", "raw", "-D", *rule.split()])
+        assert done.code == 0, done.err
+
+
+def enforcers_ports(cluster: EmbeddedClusterLab, node: str) -> list[str]:
+    """From which ports the node's enforcer is connected to the API server."""
+    argv = ["ss", "-Htnp", "state", "established", "dport", "=", f":{PORT}"]
+    lines = cluster.holder.run(node_box(node), argv).out.splitlines()
+    return [line.split()[2].rpartition(":")[2] for line in lines if "python" in line]
 
 
 def test_after_a_compaction_it_lists_anew(denied: EmbeddedClusterLab) -> None:

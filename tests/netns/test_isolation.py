@@ -370,3 +370,18 @@ def test_abilities_where_nothing_can_be_made(monkeypatch: pytest.MonkeyPatch) ->
     found = detect.abilities()
     assert (found["namespaces"].reason, found["vxlan"].hint) == ("no namespaces here", "do this")
     assert found["tool:busybox"].ok
+
+
+def test_a_signal_reaches_a_process_that_has_just_begun(tmp_path: Path) -> None:
+    """It may not even have a process group of its own by then."""
+    holder = client.Holder(tmp_path / "lab.log")
+    try:
+        with open(os.devnull, "r+b") as null:
+            fd = null.fileno()
+            for _ in range(100):
+                begun = holder.spawn("", ["sleep", "100"], stdin=fd, stdout=fd, stderr=fd)
+                begun.signal(signal.SIGKILL)
+                assert begun.wait(10) == -signal.SIGKILL
+                begun.close()
+    finally:
+        holder.close()

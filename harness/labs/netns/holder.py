@@ -211,8 +211,10 @@ class _Holder:
     # The argument is named as in the message.
     def _op_signal(self, request: int, _: list[int], pid: int, signal: int) -> None:
         if pid in self.statuses:  # not yet reaped, so the number is still its own
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 os.killpg(pid, signal)
+            except ProcessLookupError:  # just forked, it has no group of its own yet
+                os.kill(pid, signal)
         self._answer(request)
 
     def _op_notify(self, request: int, _: list[int], box: str, signal: int, until: str) -> None:

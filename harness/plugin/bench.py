@@ -130,7 +130,7 @@ class Bench:
         with self.turns.take(alone=alone):
             record = runner.run(scenario)
             if alone:
-                runner.clear()
+                runner.reduce(apart.tame)
             return record
 
     @cached_property

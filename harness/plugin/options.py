@@ -129,7 +129,7 @@ def add(parser: pytest.Parser) -> None:
     option(
         "--lab-cluster-wide",
         action="store_true",
-        help="--lab kubeconfig: also scenarios that reach into namespaces of others "
+        help="--lab kubeconfig, --lab-reuse: also scenarios that reach into namespaces of others "
         "(ClusterNetworkPolicy, labels of nodes)",
     )
     option(

@@ -247,7 +247,6 @@ def _fitting(options: Options, api: bool, lab: str) -> None:
         ("--lab kubeconfig", lab == "kubeconfig"): (
             ("--lab-context", options.context),
             ("--lab-yes", options.yes),
-            ("--lab-cluster-wide", options.wide),
         ),
         ("--lab-manifests cluster:", options.manifests_cluster is not None): (
             ("--lab-manifests-namespace", options.manifests_namespaces),
@@ -264,6 +263,7 @@ def _fitting(options: Options, api: bool, lab: str) -> None:
         ("--lab kubeconfig or kind", lab in ("kubeconfig", "kind")): (
             ("--lab-server-image", options.server_image),
             ("--lab-client-image", options.client_image),
+            ("--lab-cluster-wide", options.wide),
         ),
         ("--lab-api, --lab kubeconfig or kind", api or lab in ("kubeconfig", "kind")): (
             ("--lab-fanout", options.fanout),

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from harness.labs.cluster.names import SYSTEM
 from harness.model.actions import Action, Apply, Relabel
 from harness.model.cluster_policy import ClusterNetworkPolicy
-from harness.model.world import Namespace, Node, Pod, Service
+from harness.model.world import Namespace, Node, Pod, Service, World
 from harness.scenarios.scenario import Scenario
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 def wide(scenario: Scenario) -> str:
     """What reaches beyond a scenario's own namespaces, into what others have on the cluster; ""
     where nothing does."""
-    for thing in _things(scenario):
-        match thing:
-            case ClusterNetworkPolicy():
-                return "a ClusterNetworkPolicy selects among the namespaces of the whole cluster"
-            case Node():
-                return f"node {thing.name} is relabelled"
-            case Namespace(name=name) if name in SYSTEM:
-                return f"namespace {name} is every cluster's own"
-        if getattr(thing, "namespace", "") in SYSTEM:
-            return f"{type(thing).__name__} {thing} is in a namespace that every cluster has"
+    for thing in _things(scenario.world, _actions(scenario)):
+        if why := _reaches(thing):
+            return why
     for action in _actions(scenario):
         if isinstance(action, Relabel) and (action.kind == "Node" or action.name in SYSTEM):
             return f"{action.kind} {action.name} is relabelled"
@@ -37,7 +34,39 @@ def wide(scenario: Scenario) -> str:
 def alone(scenario: Scenario) -> bool:
     """Whether another scenario at the same time would be in its way: it is :func:`wide`, or has
     ports of the nodes themselves."""
-    return bool(wide(scenario)) or any(_on_nodes(thing) for thing in _things(scenario))
+    things = _things(scenario.world, _actions(scenario))
+    return bool(wide(scenario)) or any(_on_nodes(thing) for thing in things)
+
+
+def tame(world: World) -> World:
+    """The same world without what made its scenario run alone. What is left disturbs nobody, and
+    can stay up for the next scenario."""
+
+    def kept(home: Mapping[K, T]) -> dict[K, T]:
+        return {
+            key: thing for key, thing in home.items() if not (_reaches(thing) or _on_nodes(thing))
+        }
+
+    return world.with_(
+        namespaces=kept(world.namespaces),
+        pods=kept(world.pods),
+        services=kept(world.services),
+        policies=kept(world.policies),
+        cluster_policies={},
+    )
+
+
+def _reaches(thing: object) -> str:
+    match thing:
+        case ClusterNetworkPolicy():
+            return "a ClusterNetworkPolicy selects among the namespaces of the whole cluster"
+        case Node():
+            return f"node {thing.name} is relabelled"
+        case Namespace(name=name) if name in SYSTEM:
+            return f"namespace {name} is every cluster's own"
+    if getattr(thing, "namespace", "") in SYSTEM:
+        return f"{type(thing).__name__} {thing} is in a namespace that every cluster has"
+    return ""
 
 
 def _on_nodes(thing: object) -> bool:
@@ -56,9 +85,8 @@ def _actions(scenario: Scenario) -> Iterator[Action]:
         yield from one.actions
 
 
-def _things(scenario: Scenario) -> Iterator[object]:
-    """Every object that the scenario begins with or comes to have."""
-    world = scenario.world
+def _things(world: World, actions: Iterable[Action]) -> Iterator[object]:
+    """Every object that a scenario begins with or comes to have."""
     for home in (
         world.namespaces,
         world.pods,
@@ -68,7 +96,7 @@ def _things(scenario: Scenario) -> Iterator[object]:
         world.cluster_policies,
     ):
         yield from home.values()
-    yield from (action.object for action in _actions(scenario) if isinstance(action, Apply))
+    yield from (action.object for action in actions if isinstance(action, Apply))
 
 
 class Turns:

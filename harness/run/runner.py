@@ -110,12 +110,13 @@ class Runner:
         """Close the clients' shells. The lab is left as it is."""
         self.prober.close()
 
-    def clear(self) -> None:
-        """Take away what the last scenario has left up. Raises LabError."""
+    def reduce(self, to: Callable[[World], World]) -> None:
+        """Of the world that the last scenario has left up keep only what ``to`` returns. Raises
+        LabError."""
         if self._broken:
             self._renew()
         else:
-            self._apply(changes(self._world, World(externals=self._given)))
+            self._apply(changes(self._world, to(self._world)))
 
     # -- a scenario ----------------------------------------------------------------------------
 

@@ -78,7 +78,7 @@ def run(lab: EmbeddedClusterLab) -> ScenarioRecord:
     try:
         return runner.run(SCENARIO)
     finally:
-        runner.clear()
+        runner.reduce(lambda world: World(externals=world.externals))
         runner.close()
 
 

@@ -133,9 +133,13 @@ def test_programs_that_lack_or_are_others(run_clean: RunSuite, tmp_path: Path) -
             "--lab-fanout is for --lab-api, --lab kubeconfig or kind, which is not asked for",
         ),
         (["--lab-context", "x"], "--lab-context is for --lab kubeconfig, which is not asked for"),
+        (
+            ["--lab-cluster-wide"],
+            "--lab-cluster-wide is for --lab kubeconfig or kind, which",
+        ),
         (["--lab-api", "--lab-api-version", "new"], "'new' is no version of Kubernetes"),
     ],
-    ids=["proxy", "fanout", "context", "version"],
+    ids=["proxy", "fanout", "context", "wide", "version"],
 )
 def test_options_that_do_not_fit(run_clean: RunSuite, arguments: list[str], says: str) -> None:
     ended = run_clean(*arguments)

@@ -23,6 +23,7 @@ from harness.model.manifest import from_manifest, to_manifest
 from harness.model.policy import LabelSelector, NetworkPolicy
 from harness.model.world import ContainerPort, Namespace, Node, Pod, Service, ServicePort, World
 from harness.run import apart
+from harness.run.reset import changes
 from harness.scenarios import worlds
 from harness.scenarios.scenario import Scenario, Step
 from tests.standins.apiserver import api_server
@@ -136,6 +137,33 @@ def test_who_reaches_beyond_its_own_namespaces() -> None:
     system = replace(policy(podSelector={}), namespace="kube-system")
     assert "every cluster has" in apart.wide(scenario(Apply(system)))
     assert "default" in apart.wide(scenario(Relabel("Namespace", "", "default", {"a": "b"})))
+
+
+def test_what_disturbs_nobody_stays_up() -> None:
+    """Making pods anew for each scenario that runs alone is most of its time on a cluster."""
+    quiet = worlds.world("pair")
+    cluster = ClusterNetworkPolicy("c", Tier.ADMIN, 1, Subject(EVERYTHING))
+    system = replace(policy(podSelector={}), namespace="kube-system")
+    on_node = Pod("x", "on-node", ports=(ContainerPort(80, host_port=80),))
+    outside = Service("x", "outside", ports=(ServicePort(80, 80, node_port=30000),))
+    loud = quiet.with_(
+        namespaces={**quiet.namespaces, "default": Namespace("default", {"a": "b"})},
+        pods={**quiet.pods, on_node.key: on_node, ("default", "p"): Pod("default", "p")},
+        services={**quiet.services, outside.key: outside},
+        policies={**quiet.policies, system.key: system},
+        cluster_policies={"c": cluster},
+    )
+    assert apart.tame(loud) == quiet
+    gone = changes(loud, apart.tame(loud))
+    assert {action.kind for action in gone if isinstance(action, Delete)} == {
+        "ClusterNetworkPolicy",
+        "NetworkPolicy",
+        "Pod",
+        "Service",
+    }
+    assert [action for action in gone if not isinstance(action, Delete)] == [
+        Relabel("Namespace", "", "default", {"a": None})
+    ]
 
 
 def test_who_needs_ports_of_nodes_is_alone() -> None:

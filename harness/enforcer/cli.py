@@ -22,8 +22,7 @@ DATAPLANES = ("iptables", "nftables")
 
 
 def plane_of(options: argparse.Namespace, name: str = "") -> Plane:
-    """The data plane of this name, or that of the options. Only it is imported: starting is
-    quick."""
+    """The data plane of a name, or that of the options; only it is imported. Raises AbsentError."""
     if (name or options.dataplane) == "nftables":
         from harness.enforcer.nftables.plane import Nftables
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +22,7 @@ T = TypeVar("T")
 def wide(scenario: Scenario) -> str:
     """What reaches beyond a scenario's own namespaces, into what others have on the cluster; ""
     where nothing does."""
-    for thing in _things(scenario.world, _actions(scenario)):
+    for thing in _things(scenario):
         if why := _reaches(thing):
             return why
     for action in _actions(scenario):
@@ -34,8 +34,7 @@ def wide(scenario: Scenario) -> str:
 def alone(scenario: Scenario) -> bool:
     """Whether another scenario at the same time would be in its way: it is :func:`wide`, or has
     ports of the nodes themselves."""
-    things = _things(scenario.world, _actions(scenario))
-    return bool(wide(scenario)) or any(_on_nodes(thing) for thing in things)
+    return bool(wide(scenario)) or any(_on_nodes(thing) for thing in _things(scenario))
 
 
 def tame(world: World) -> World:
@@ -85,8 +84,9 @@ def _actions(scenario: Scenario) -> Iterator[Action]:
         yield from one.actions
 
 
-def _things(world: World, actions: Iterable[Action]) -> Iterator[object]:
-    """Every object that a scenario begins with or comes to have."""
+def _things(scenario: Scenario) -> Iterator[object]:
+    """Every object that the scenario begins with or comes to have."""
+    world = scenario.world
     for home in (
         world.namespaces,
         world.pods,
@@ -96,7 +96,7 @@ def _things(world: World, actions: Iterable[Action]) -> Iterator[object]:
         world.cluster_policies,
     ):
         yield from home.values()
-    yield from (action.object for action in actions if isinstance(action, Apply))
+    yield from (action.object for action in _actions(scenario) if isinstance(action, Apply))
 
 
 class Turns:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.enforcer import controller as module
-from harness.enforcer.cli import main
+from harness.enforcer.cli import main, planes_but
 from harness.enforcer.compiled import Compiled
 from harness.enforcer.controller import Controller
 from harness.enforcer.events import EventStream, NotAnEventError
@@ -297,3 +299,15 @@ def test_usage(argv: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
         main(argv)
     assert stopped.value.code == 2
     assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("installed", [(), ("iptables",), ("ipset",)])
+def test_a_data_plane_whose_tools_are_absent_has_left_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: Sequence[str]
+) -> None:
+    for name in installed:
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    options = argparse.Namespace(iptables="", dataplane="nftables")
+    assert list(planes_but(options, "nftables")) == []

@@ -45,6 +45,9 @@ class Iptables:
 
     def __init__(self, variant: str = "") -> None:
         self._suffix = f"-{variant}" if variant else ""
+        # what is not installed is told before anything is begun
+        versions = [[name, "--version"] for name in (self._tool(4), "ipset")]
+        self._legacy = "legacy" in tool.run_all([(argv, "") for argv in versions])[0]
         self._room = 420_000  # bytes of one transaction; halved when it was too much
         self._epoch = ""
         self._renderers: dict[int, Renderer] = {}
@@ -55,7 +58,6 @@ class Iptables:
         self._displaced = False  # are our jumps not the first any more?
         self._short = False  # are our sets not as they were made?
         self._seen: object = None  # what the last glance saw, if it was as it should be
-        self._legacy = "legacy" in tool.run([self._tool(4), "--version"])
 
     def apply(self, compiled: Compiled) -> None:
         """Bring the snapshot into force. After a ToolError what was in force before still is."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -76,13 +76,13 @@ class Controller:
         plane: Plane,
         source: Source,
         log: Callable[[str, Mapping[str, Any]], None] | None = None,
-        others: Iterator[Plane] = iter(()),  # noqa: B008 - empty for ever
+        others: Iterable[Plane] = (),
     ) -> None:
         self.compiler = Compiler(node)
         self.tally = Tally()
         self._plane = plane
         self._source = source
-        self._others = others
+        self._others = iter(others)  # so that each is met once
         self._intake = Intake(self.compiler)
         self._log = log or (lambda _name, _details: None)
         self._synced = False
@@ -210,7 +210,7 @@ class Controller:
             self._mend(problem)
 
     def _replace_others(self) -> None:
-        for plane in self._others:  # made one by one, and only the first time
+        for plane in self._others:
             try:
                 if plane.live():
                     plane.clean()

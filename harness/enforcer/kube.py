@@ -29,9 +29,9 @@ from harness.enforcer.controller import Event
 PAGE = 500  # objects of one answer
 WATCH = 300  # seconds until the server ends a watch
 LATE = 30  # seconds more, until it is taken for dead
-# A server that went without a word (its machine lost power) would leave a watch waiting that long:
-# seconds of silence until the kernel asks whether it is there, between such asks, and how many
-ALIVE = (10, 5, 3)
+# A server that went without a word (its machine lost power) would leave a watch waiting that long.
+# Seconds, but for the count, of the kernel's own asking whether it is there:
+KEEPALIVE = {"idle": 10, "interval": 5, "count": 3}
 WAIT, WAIT_MOST = 0.2, 15.0  # seconds between attempts
 ABSENT = 30.0  # seconds between looks for a kind that the server does not know
 
@@ -91,7 +91,7 @@ class Api:
         except (config.ConfigException, OSError) as error:
             hint = "" if kubeconfig else "; outside of a cluster give --kubeconfig FILE"
             raise ApiError(f"no way to the API server: {error}{hint}") from error
-        configuration.socket_options = tcp_keepalive_socket_options(*ALIVE)
+        configuration.socket_options = tcp_keepalive_socket_options(**KEEPALIVE)
         self._client = client.ApiClient(configuration)
 
     def get(self, path: str, **parameters: Any) -> dict[str, Any]:

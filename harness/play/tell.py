@@ -268,7 +268,7 @@ def _ask(there: Home, message: Json) -> Any:
 def _send(call: socket.socket, message: Json, fds: Sequence[int] = ()) -> None:
     try:
         wire.send(call, message, fds)
-    except OSError:
+    except ConnectionError:
         raise _gone_away() from None
 
 

@@ -320,13 +320,12 @@ def test_another_data_plane_takes_over(node: OneNode, before: str, after: str) -
 
 
 def test_clean_takes_both_data_planes_away(node: OneNode) -> None:
-    for plane in ("nftables", "iptables"):
-        with start(node, plane) as enforcer:
-            enforcer.sync(POD_A, DENY)
-            # the one before is put back, as if its end had never come
-            if plane == "nftables":
-                saved = node.run("nft", "list", "ruleset")
-    node.run("nft", "-f", "-", text=saved)
+    with start(node, "nftables") as enforcer:
+        enforcer.sync(POD_A, DENY)
+        rules = node.run("nft", "list", "ruleset")
+    with start(node, "iptables") as enforcer:
+        enforcer.sync(POD_A, DENY)
+    node.run("nft", "-f", "-", text=rules)  # as if it had not taken them away
     assert "netpol-a" in node.run("nft", "list", "tables")
     assert "NETPOL" in node.run("iptables-save")
     node.run(sys.executable, "-m", "harness.enforcer", "clean")

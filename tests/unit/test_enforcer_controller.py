@@ -83,7 +83,7 @@ class Stage:
         self.log: list[tuple[str, Any]] = []
         stream = EventStream(self.end, self.answers)
         self.controller = Controller(
-            "n", self.plane, stream, lambda *a: self.log.append(a), iter(self.others)
+            "n", self.plane, stream, lambda *a: self.log.append(a), self.others
         )
         self.sent = 0
 
